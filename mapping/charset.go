@@ -1,0 +1,87 @@
+package mapping
+
+import (
+	"fmt"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
+)
+
+// A charset tells which characters a column can hold and how many bytes they take there.
+type charset struct {
+	name  string
+	has   func(r rune) bool
+	width func(r rune) int
+}
+
+// charsets are those whose repertoire is known here to be the server's, by comparing every character of the basic
+// plane with MariaDB 10.11.
+var charsets = map[string]charset{
+	"utf8mb4":  {has: all, width: utf8.RuneLen},
+	"utf8mb3":  {has: basic, width: utf8.RuneLen},
+	"utf8":     {has: basic, width: utf8.RuneLen},
+	"ucs2":     {has: basic, width: two},
+	"utf16":    {has: all, width: twoOrFour},
+	"utf16le":  {has: all, width: twoOrFour},
+	"utf32":    {has: all, width: func(rune) int { return 4 }},
+	"ascii":    {has: func(r rune) bool { return r < utf8.RuneSelf }, width: one},
+	"latin1":   {has: holds(charmap.Windows1252, 0x81, 0x8d, 0x8f, 0x90, 0x9d), width: one},
+	"latin2":   {has: holds(charmap.ISO8859_2, c1...), width: one},
+	"latin5":   {has: holds(charmap.ISO8859_9), width: one},
+	"latin7":   {has: holds(charmap.ISO8859_13, c1...), width: one},
+	"cp1250":   {has: holds(charmap.Windows1250), width: one},
+	"cp1251":   {has: holds(charmap.Windows1251), width: one},
+	"cp1257":   {has: holds(charmap.Windows1257), width: one},
+	"cp850":    {has: holds(charmap.CodePage850), width: one},
+	"cp852":    {has: holds(charmap.CodePage852), width: one},
+	"koi8r":    {has: holds(charmap.KOI8R), width: one},
+	"macroman": {has: holds(charmap.Macintosh), width: one},
+}
+
+// c1 are the control characters that the ISO 8859 sets of MySQL have and those of Unicode's tables have not.
+var c1 = func() (rs []rune) {
+	for r := rune(0x80); r < 0xa0; r++ {
+		rs = append(rs, r)
+	}
+	return rs
+}()
+
+func all(rune) bool     { return true }
+func basic(r rune) bool { return r < 0x10000 }
+func one(rune) int      { return 1 }
+func two(rune) int      { return 2 }
+
+func twoOrFour(r rune) int {
+	if r < 0x10000 {
+		return 2
+	}
+	return 4
+}
+
+func holds(m *charmap.Charmap, more ...rune) func(rune) bool {
+	return func(r rune) bool {
+		for _, x := range more {
+			if r == x {
+				return true
+			}
+		}
+		_, ok := m.EncodeRune(r)
+		return ok
+	}
+}
+
+// measure counts the characters of s, which is valid UTF-8, and the bytes they take in the charset.
+func (cs *charset) measure(s []byte) (chars, octets int64, err error) {
+	for i := 0; i < len(s); {
+		r, n := rune(s[i]), 1
+		if r >= utf8.RuneSelf {
+			if r, n = utf8.DecodeRune(s[i:]); !cs.has(r) {
+				return 0, 0, fmt.Errorf("%q (U+%04X) is not in the charset %s of the column", r, r, cs.name)
+			}
+		}
+		chars++
+		octets += int64(cs.width(r))
+		i += n
+	}
+	return chars, octets, nil
+}

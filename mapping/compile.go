@@ -1,0 +1,243 @@
+package mapping
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A compiler makes one [Mapping] and notes what it finds on the way. It goes on after an error wherever it can, so
+// that one run shows all there is to change.
+type compiler struct {
+	config   *Config
+	table    *Table
+	findings []Finding
+	failed   bool
+}
+
+func (c *compiler) error(line, format string, args ...any) {
+	c.failed = true
+	c.find(Error, line, format, args)
+}
+
+func (c *compiler) warn(line, format string, args ...any) { c.find(Warning, line, format, args) }
+
+func (c *compiler) find(s Severity, line, format string, args []any) {
+	c.findings = append(c.findings, Finding{c.config.Name, s, line + ": " + fmt.Sprintf(format, args...)})
+}
+
+// compile returns nil if there is nothing to make a mapping of; else c.failed tells whether it may be used.
+func (c *compiler) compile() *Mapping {
+	p, err := parsePattern(c.config.Key)
+	if err != nil {
+		c.error("key", "%v", err)
+	}
+	if c.table == nil {
+		c.error("table", "there is no table %q in the database; change the line or create the table", c.config.Table)
+	}
+	if p == nil || c.table == nil {
+		return nil
+	}
+	m := &Mapping{
+		Name:        c.config.Name,
+		Pattern:     c.config.Key,
+		TTL:         c.config.TTL,
+		NegativeTTL: c.config.NegativeTTL,
+		Deny:        c.config.Write == "deny",
+		DeleteRow:   c.config.Delete == "row",
+		pattern:     p,
+		byField:     make(map[string]int),
+	}
+	parts := strings.Split(c.config.Table, ".")
+	for i := range parts {
+		parts[i] = quoteName(parts[i])
+	}
+	m.table = strings.Join(parts, ".")
+
+	c.imageColumns(m)
+	c.keyColumns(m)
+	c.uniqueKey(m)
+	if !m.Deny {
+		c.writable(m)
+	}
+	if c.failed {
+		return m
+	}
+	p.chooseRest(m.keys)
+	var list []string
+	for _, k := range m.keys {
+		m.keyNames = append(m.keyNames, k.name)
+		list = append(list, k.quoted)
+	}
+	for _, k := range m.columns {
+		m.names = append(m.names, k.name)
+		list = append(list, k.quoted+k.exact)
+	}
+	m.selectList = strings.Join(list, ", ")
+	return m
+}
+
+// imageColumns compiles the columns of the image: those of the config, or all that are not generated, and in any case
+// those of the key.
+func (c *compiler) imageColumns(m *Mapping) {
+	var chosen []*Column
+	if len(c.config.Columns) == 0 {
+		for i := range c.table.Columns {
+			if k := &c.table.Columns[i]; !k.Generated || slices.Contains(m.pattern.variables, k.Name) {
+				chosen = append(chosen, k)
+			}
+		}
+	}
+	for _, name := range m.pattern.variables {
+		if k := c.table.column(name); k != nil && len(c.config.Columns) > 0 && !slices.Contains(c.config.Columns, name) {
+			chosen = append(chosen, k)
+		}
+	}
+	for _, name := range c.config.Columns {
+		k := c.table.column(name)
+		switch {
+		case k == nil:
+			c.error("columns", "the table %s has no column %q%s", c.config.Table, name, c.meant(name))
+			continue
+		case k.Generated && !slices.Contains(m.pattern.variables, name):
+			c.error("columns", "%q is a generated column, which nobody can write; remove it", name)
+		}
+		chosen = append(chosen, k)
+	}
+
+	var unfit []string
+	for _, k := range chosen {
+		codec, err := newCodec(k)
+		if err != nil {
+			unfit = append(unfit, k.Name)
+			c.error("columns", "column %q: %v; leave it out, as columns = %s", k.Name, err, c.without(chosen))
+			continue
+		}
+		field, renamed := c.config.Fields[k.Name]
+		if !renamed {
+			field = k.Name
+		}
+		col := &column{
+			codec:    codec,
+			name:     k.Name,
+			quoted:   quoteName(k.Name),
+			field:    field,
+			label:    append(appendString(nil, []byte(field)), ':'),
+			key:      slices.Index(m.pattern.variables, k.Name),
+			nullable: k.Nullable,
+		}
+		col.absence(k)
+		if at, taken := m.byField[field]; taken {
+			c.error("fields", "the columns %q and %q would both be the field %q; rename one of them",
+				m.columns[at].name, k.Name, field)
+		}
+		m.byField[field] = len(m.columns)
+		m.columns = append(m.columns, col)
+	}
+	for _, name := range sorted(c.config.Fields) {
+		used := slices.ContainsFunc(m.columns, func(k *column) bool { return k.name == name })
+		switch {
+		case used || slices.Contains(unfit, name):
+		case c.table.column(name) != nil:
+			c.error("fields", "column %q is not in the image; add it to columns or remove it here", name)
+		default:
+			c.error("fields", "the table %s has no column %q%s", c.config.Table, name, c.meant(name))
+		}
+	}
+}
+
+// absence finds out what it means that a value leaves the column out.
+func (col *column) absence(k *Column) {
+	switch {
+	case k.AutoIncrement:
+		col.missing = refused // DEFAULT is the next number in an INSERT, but 0 in an UPDATE
+	case k.DefaultExpr:
+		col.missing = computed
+	case k.Default != nil:
+		col.missing = computed // unless its text is understood
+		if initial, err := col.constant(k); err == nil {
+			col.missing, col.initial = defaulted, initial
+		}
+	case k.Nullable:
+		col.missing = null
+	}
+}
+
+// constant returns a default as the image has it.
+func (col *column) constant(k *Column) ([]byte, error) {
+	held, err := col.text(nil, []byte(*k.Default))
+	if err != nil {
+		return nil, err
+	}
+	v, err := parseValue(held)
+	if err != nil {
+		return nil, err
+	}
+	return col.append(nil, v) // gives it the length, the scale or the order that the column's type has
+}
+
+// keyColumns finds the columns of the pattern's variables.
+func (c *compiler) keyColumns(m *Mapping) {
+	for _, name := range m.pattern.variables {
+		k := c.table.column(name)
+		if k == nil {
+			c.error("key", "{%s}: the table %s has no column %q%s", name, c.config.Table, name, c.meant(name))
+			continue
+		}
+		i := slices.IndexFunc(m.columns, func(col *column) bool { return col.name == name })
+		switch {
+		case i < 0: // its type is unfit, which has been said
+		case k.Generated:
+			c.error("key", "{%s} is a generated column, which nobody can write; use the columns of another unique key", name)
+		case m.columns[i].keys == nil:
+			c.error("key", "{%s}: %s; use the columns of another unique key", name, m.columns[i].noKey)
+		default:
+			m.keys = append(m.keys, m.columns[i])
+		}
+	}
+}
+
+// without lists, as the config has it, the chosen columns that can be in an image.
+func (c *compiler) without(chosen []*Column) string {
+	var names []string
+	for _, k := range chosen {
+		if _, err := newCodec(k); err == nil {
+			names = append(names, strconv.Quote(k.Name))
+		}
+	}
+	return "[" + strings.Join(names, ", ") + "]"
+}
+
+// meant adds to an error the column whose name differs in case only.
+func (c *compiler) meant(name string) string {
+	for i := range c.table.Columns {
+		if k := &c.table.Columns[i]; strings.EqualFold(k.Name, name) {
+			return fmt.Sprintf("; write it %q", k.Name)
+		}
+	}
+	return "; change the name or create the column"
+}
+
+// chooseRest picks the variable whose text may contain the literals beside it: the only one whose type has the bytes
+// for that, if there is one such, else the last one.
+func (p *pattern) chooseRest(keys []*column) {
+	open := -1
+	for i, k := range keys {
+		if contains(k.keys.alphabet, p.literals[i]) || contains(k.keys.alphabet, p.literals[i+1]) {
+			if open >= 0 {
+				return
+			}
+			open = i
+		}
+	}
+	if open >= 0 {
+		p.rest = open
+	}
+}
+
+// contains reports whether a text of the alphabet can contain literal. The empty alphabet is all bytes.
+func contains(alphabet string, literal []byte) bool {
+	return len(literal) > 0 && (alphabet == "" || len(bytes.Trim(literal, alphabet)) == 0)
+}

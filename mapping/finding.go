@@ -1,0 +1,29 @@
+package mapping
+
+import "fmt"
+
+// A Severity tells whether keyrow can serve a mapping in spite of a [Finding].
+type Severity int
+
+const (
+	Error   Severity = iota // it cannot
+	Warning                 // it can, with what the finding says
+)
+
+func (s Severity) String() string {
+	if s == Error {
+		return "error"
+	}
+	return "warning"
+}
+
+// A Finding is something about a mapping that does not go well with the table it names.
+type Finding struct {
+	Mapping  string
+	Severity Severity
+	Text     string // the line of the mapping to change, as `columns: …`, what is wrong with it and the way out
+}
+
+func (f Finding) String() string {
+	return fmt.Sprintf("%s: mapping %q: %s", f.Severity, f.Mapping, f.Text)
+}

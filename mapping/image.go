@@ -1,0 +1,239 @@
+package mapping
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+)
+
+// DefaultValue stands in the values of [Mapping.Row] for the SQL keyword DEFAULT.
+var DefaultValue any = defaultValue{}
+
+type defaultValue struct{}
+
+func (defaultValue) String() string { return "DEFAULT" }
+
+var errNull = errors.New("null, but the column is NOT NULL")
+
+// draft is what one call of Canonical or Row works with.
+type draft struct {
+	values []value // by column; kind 0: absent
+	buf    []byte
+}
+
+var drafts = sync.Pool{New: func() any { return new(draft) }}
+
+// maxDraft is the largest buffer, in bytes, that is kept for the next call.
+const maxDraft = 64 << 10
+
+func (d *draft) release() {
+	clear(d.values) // they point into the client's value
+	if cap(d.buf) > maxDraft {
+		d.buf = nil
+	}
+	drafts.Put(d)
+}
+
+// read parses an image or a client's value into d.values.
+func (m *Mapping) read(d *draft, image []byte) error {
+	if cap(d.values) < len(m.columns) {
+		d.values = make([]value, len(m.columns))
+	}
+	d.values = d.values[:len(m.columns)]
+	s, err := fields(image)
+	if err != nil {
+		return err
+	}
+	for i := 0; ; i++ {
+		name, v, more, err := s.next(i == 0)
+		if err != nil {
+			return err
+		}
+		if !more {
+			return nil
+		}
+		at, err := m.column(name, i)
+		if err != nil {
+			return err
+		}
+		if d.values[at].kind != 0 {
+			return fmt.Errorf("the field %q stands twice", m.columns[at].field)
+		}
+		d.values[at] = v
+	}
+}
+
+// column finds the column of the i-th field of a value, which is mostly the i-th column.
+func (m *Mapping) column(name value, i int) (int, error) {
+	if i < len(m.columns) {
+		if label := m.columns[i].label; len(label) == len(name.raw)+1 && bytes.HasPrefix(label, name.raw) {
+			return i, nil
+		}
+	}
+	text := name.text()
+	if at, ok := m.byField[string(text)]; ok {
+		return at, nil
+	}
+	known := make([]string, 0, len(m.columns))
+	for _, c := range m.columns {
+		known = append(known, c.field)
+	}
+	list := strings.Join(known, ", ")
+	if len(list) > 200 {
+		list = list[:200] + "…"
+	}
+	return 0, fmt.Errorf("no field %s in mapping %q; it has %s", quote(text), m.Name, strings.ToValidUTF8(list, ""))
+}
+
+// Canonical appends to dst the image of what a client SETs key to: the bytes [Mapping.Image] makes of the row once it
+// is stored. Fields may come in any order; a key column may be left out, and must equal the key if it is not; a left
+// out column takes its default, and is left out of the image where only MySQL knows it. Everything the column types
+// say is checked. An error names the column or the offset, and leaves dst as it is.
+func (m *Mapping) Canonical(dst, key, value []byte) ([]byte, error) {
+	d := drafts.Get().(*draft)
+	defer d.release()
+	var texts [maxVariables][]byte
+	if err := m.bind(&texts, key); err != nil {
+		return dst, err
+	}
+	if err := m.read(d, value); err != nil {
+		return dst, err
+	}
+	start := len(dst)
+	image := append(dst, '{')
+	for i, c := range m.columns {
+		v, before := d.values[i], len(image)
+		if before > start+1 {
+			image = append(image, ',')
+		}
+		image = append(image, c.label...)
+		var err error
+		switch {
+		case c.key >= 0:
+			image, err = c.fromKey(d, image, texts[c.key], v)
+		case v.kind == 0 && c.missing == computed:
+			image = image[:before]
+		case v.kind == 0:
+			image, err = c.absent(image)
+		default:
+			image, err = c.append(image, v)
+		}
+		if err != nil {
+			return dst, c.wrap(err)
+		}
+	}
+	return append(image, '}'), nil
+}
+
+// append appends the canonical JSON of v, which may be null.
+func (c *column) append(dst []byte, v value) ([]byte, error) {
+	switch {
+	case v.kind != 'n':
+		return c.value(dst, v)
+	case c.nullable || c.document:
+		return append(dst, "null"...), nil
+	}
+	return dst, errNull
+}
+
+// absent appends what a left out column takes.
+func (c *column) absent(dst []byte) ([]byte, error) {
+	switch c.missing {
+	case null:
+		return append(dst, "null"...), nil
+	case defaulted:
+		return append(dst, c.initial...), nil
+	}
+	return dst, fmt.Errorf("missing; it is NOT NULL and has no default, so give the field %q a value", c.field)
+}
+
+// fromKey appends the JSON of a key column's text in the key. v is what the value says of it.
+func (c *column) fromKey(d *draft, dst, text []byte, v value) ([]byte, error) {
+	at := len(dst)
+	dst, err := c.text(dst, text)
+	if err != nil || v.kind == 0 {
+		return dst, err
+	}
+	if v.kind == 'n' {
+		return dst, errNull
+	}
+	if d.buf, err = c.value(d.buf[:0], v); err != nil {
+		return dst, err
+	}
+	if !bytes.Equal(d.buf, dst[at:]) {
+		return dst, fmt.Errorf("%s in the value, but the key says %s", shortJSON(d.buf), shortJSON(dst[at:]))
+	}
+	return dst, nil
+}
+
+func shortJSON(b []byte) []byte {
+	const most = 80 // bytes
+	if len(b) > most {
+		return append(bytes.ToValidUTF8(b[:most], nil), "…"...)
+	}
+	return b
+}
+
+// Image appends to dst the image of a row fetched with [Mapping.SelectList] (nil is NULL). It fails, with dst as it
+// is, if a column holds what no image can say, as bytes that are not UTF-8.
+func (m *Mapping) Image(dst []byte, row [][]byte) ([]byte, error) {
+	row = row[len(m.keys):]
+	image := append(dst, '{')
+	for i, c := range m.columns {
+		if i > 0 {
+			image = append(image, ',')
+		}
+		image = append(image, c.label...)
+		if row[i] == nil {
+			image = append(image, "null"...)
+			continue
+		}
+		var err error
+		if image, err = c.text(image, row[i]); err != nil {
+			return dst, c.wrap(err)
+		}
+	}
+	return append(image, '}'), nil
+}
+
+// Row appends to dst the values of [Mapping.WriteColumns] for an image of key, checking it as [Mapping.Canonical]
+// does: clients' scripts can write what they like. [DefaultValue] stands for a column that the image leaves to MySQL.
+func (m *Mapping) Row(dst []any, key, image []byte) ([]any, error) {
+	d := drafts.Get().(*draft)
+	defer d.release()
+	var texts [maxVariables][]byte
+	if err := m.bind(&texts, key); err != nil {
+		return dst, err
+	}
+	if err := m.read(d, image); err != nil {
+		return dst, err
+	}
+	row := dst
+	for i, c := range m.columns {
+		v, arg := d.values[i], any(nil)
+		switch {
+		case c.key >= 0:
+			var room [64]byte
+			if _, err := c.fromKey(d, room[:0], texts[c.key], v); err != nil {
+				return dst, c.wrap(err)
+			}
+			arg = c.keys.arg(texts[c.key])
+		case v.kind == 0 && c.missing == refused:
+			_, err := c.absent(nil)
+			return dst, c.wrap(err)
+		case v.kind == 0 && c.missing != null:
+			arg = DefaultValue
+		case v.kind == 0 || v.kind == 'n' && c.nullable:
+		default:
+			var err error
+			if d.buf, err = c.append(d.buf[:0], v); err != nil {
+				return dst, c.wrap(err)
+			}
+			arg = c.arg(value{kind: v.kind, raw: d.buf})
+		}
+		row = append(row, arg)
+	}
+	return row, nil
+}

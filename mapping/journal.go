@@ -1,0 +1,77 @@
+package mapping
+
+import (
+	"hash/crc32"
+	"strconv"
+)
+
+// JournalFormat is the version of the layout described at [Journal], stored as "format" in the meta hash.
+const JournalFormat = 1
+
+// Signs of a mark: the first byte of a member of the dirty and flushing sets, before the key.
+const (
+	MarkWritten = '+' // the image of the key is to be written to its row
+	MarkDeleted = '-' // the row of the key is to be deleted
+	MarkMaybe   = '?' // a script had the key at hand: the image, if there is one, is to be written
+)
+
+// Journal names the keys under which keyrow keeps its own data in Redis, beside the data of its clients.
+//
+//	<prefix>:aux:{<key>}     string  a fill's lease token, or NegativeEntry; deleted by every write of <key>
+//	<prefix>:{<p>}:dirty     zset    marks, scored with the milliseconds (Unix) at which a key was first marked
+//	<prefix>:{<p>}:flushing  zset    the marks of the sweep that is being flushed
+//	<prefix>:{<p>}:parked    hash    key -> why its row could not be written, as JSON
+//	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict
+//	<prefix>:{<p>}:fence     string  counts the owners of the partition; only the newest may sweep and settle
+//	<prefix>:meta            hash    "format" and "partitions" of everything above
+//
+// p is the partition of a key, from 0 to Partitions-1. All marks of one key are in one partition, so one owner
+// flushes them and their order is kept.
+type Journal struct {
+	Prefix     string
+	Partitions int
+}
+
+// NegativeEntry is the value of an aux key that says the row does not exist. Lease tokens never equal it.
+const NegativeEntry = "-"
+
+// Partition tells in which partition the marks of key are.
+func (j Journal) Partition(key []byte) int {
+	return int(crc32.ChecksumIEEE(key) % uint32(j.Partitions))
+}
+
+// Reserved reports whether key belongs to keyrow, so that no client may touch it.
+func (j Journal) Reserved(key []byte) bool {
+	n := len(j.Prefix)
+	return len(key) > n && key[n] == ':' && string(key[:n]) == j.Prefix
+}
+
+// AppendAux appends the name of the aux key of key.
+func (j Journal) AppendAux(b, key []byte) []byte {
+	b = append(b, j.Prefix...)
+	b = append(b, ":aux:{"...)
+	b = append(b, key...)
+	return append(b, '}')
+}
+
+// AppendDirty appends the name of the dirty set of partition p; so do the others for theirs.
+func (j Journal) AppendDirty(b []byte, p int) []byte { return j.appendPart(b, p, "dirty") }
+
+func (j Journal) AppendFlushing(b []byte, p int) []byte { return j.appendPart(b, p, "flushing") }
+
+func (j Journal) AppendParked(b []byte, p int) []byte { return j.appendPart(b, p, "parked") }
+
+func (j Journal) AppendExpire(b []byte, p int) []byte { return j.appendPart(b, p, "expire") }
+
+func (j Journal) AppendFence(b []byte, p int) []byte { return j.appendPart(b, p, "fence") }
+
+// Meta is the name of the meta hash.
+func (j Journal) Meta() string { return j.Prefix + ":meta" }
+
+func (j Journal) appendPart(b []byte, p int, name string) []byte {
+	b = append(b, j.Prefix...)
+	b = append(b, ":{"...)
+	b = strconv.AppendInt(b, int64(p), 10)
+	b = append(b, "}:"...)
+	return append(b, name...)
+}

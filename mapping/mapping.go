@@ -1,0 +1,141 @@
+// Package mapping knows which keys stand for which rows, and how a row is written as a value of Redis. It does no I/O.
+//
+// A [Config] is one [[mapping]] of the configuration, checked by [Validate]; a [Schema] is what the database says of
+// its tables. [NewSet] holds the one against the other and makes a [Set], which finds the [Mapping] of a key. A
+// Mapping turns values of clients into images ([Mapping.Canonical]), rows into images ([Mapping.Image]) and images
+// into rows ([Mapping.Row]).
+//
+// The image of a row is a JSON object without spaces, its fields in the order of the columns: the very same bytes
+// whether it was made of a client's value or of the row.
+package mapping
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+)
+
+// A Mapping is one compiled mapping. It never changes and may be used by any number of goroutines.
+type Mapping struct {
+	Name        string
+	Pattern     string
+	TTL         time.Duration // how long an image stays; 0: until evicted
+	NegativeTTL time.Duration // how long the absence of a row is remembered; 0: not at all
+	Deny        bool          // writes are refused
+	DeleteRow   bool          // DEL deletes the row
+
+	pattern       *pattern
+	keys          []*column // in pattern order
+	columns       []*column // in image order, the key columns among them
+	byField       map[string]int
+	table         string
+	keyNames      []string
+	names         []string
+	selectList    string
+	updateFirst   bool
+	unpredictable bool
+}
+
+// Table is the table quoted for SQL.
+func (m *Mapping) Table() string { return m.table }
+
+// KeyColumns are the names of the key columns in pattern order, not quoted.
+func (m *Mapping) KeyColumns() []string { return m.keyNames }
+
+// WriteColumns are the names of the columns a write sets, not quoted; the key columns are among them.
+func (m *Mapping) WriteColumns() []string { return m.names }
+
+// SelectList is the select list of the rows that [Mapping.RowKey] and [Mapping.Image] take: the key columns in pattern
+// order, then the columns of the image, as expressions whose text is exact.
+func (m *Mapping) SelectList() string { return m.selectList }
+
+// UpdateFirst reports whether an INSERT … ON DUPLICATE KEY UPDATE could hit a row of another key: the table has more
+// than one unique index, or a key column's collation calls different values equal. Write such a row with an UPDATE
+// that compares the key byte for byte, and with an INSERT if there is none.
+func (m *Mapping) UpdateFirst() bool { return m.updateFirst }
+
+// Unpredictable reports whether MySQL may store something else than the image says: a default that is an expression,
+// an ON UPDATE clause, a native JSON column or a trigger can change the row. Such an image is dropped once it is
+// written, for the next reader to fill.
+func (m *Mapping) Unpredictable() bool { return m.unpredictable }
+
+// Names reports whether key, which matches the pattern, can name a row: whether the text of each variable is the one
+// spelling of a value of its column. If it cannot, reads see no row and writes are refused with [Mapping.Refusal].
+func (m *Mapping) Names(key []byte) bool {
+	var texts [maxVariables][]byte
+	if !m.pattern.split(&texts, key) {
+		return false
+	}
+	for i, c := range m.keys {
+		if c.keys.check(texts[i]) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Refusal tells why [Mapping.Names] is false; it is nil if it is true.
+func (m *Mapping) Refusal(key []byte) error {
+	var texts [maxVariables][]byte
+	return m.bind(&texts, key)
+}
+
+// bind cuts key into the texts of the key columns and checks them.
+func (m *Mapping) bind(texts *[maxVariables][]byte, key []byte) error {
+	if !m.pattern.split(texts, key) {
+		return fmt.Errorf("the key %s cannot be cut into the values of %q in one way", quote(key), m.Pattern)
+	}
+	for i, c := range m.keys {
+		if err := c.keys.check(texts[i]); err != nil {
+			return fmt.Errorf("the key names no row: %w", c.wrap(err))
+		}
+	}
+	return nil
+}
+
+// KeyArgs appends the SQL arguments of the key columns, in the order of [Mapping.KeyColumns]. It fails with the
+// [Mapping.Refusal] of a key that names no row.
+func (m *Mapping) KeyArgs(dst []any, key []byte) ([]any, error) {
+	var texts [maxVariables][]byte
+	if err := m.bind(&texts, key); err != nil {
+		return dst, err
+	}
+	for i, c := range m.keys {
+		dst = append(dst, c.keys.arg(texts[i]))
+	}
+	return dst, nil
+}
+
+// RowKey appends the key of a row fetched with [Mapping.SelectList] (nil is NULL). It returns nil if the row has no
+// key: a value is empty, or contains the literal text of the pattern so that the key would be cut elsewhere. A row
+// that was asked for by a key is the row of that key only if RowKey gives the same bytes again.
+func (m *Mapping) RowKey(dst []byte, row [][]byte) []byte {
+	start := len(dst)
+	var ends [maxVariables][2]int
+	for i, c := range m.keys {
+		dst = append(dst, m.pattern.literals[i]...)
+		ends[i][0] = len(dst)
+		if c.keys.spell != nil {
+			dst = c.keys.spell(dst, row[i])
+		} else {
+			dst = append(dst, row[i]...)
+		}
+		ends[i][1] = len(dst)
+	}
+	dst = append(dst, m.pattern.literals[len(m.keys)]...)
+	var texts [maxVariables][]byte
+	if !m.pattern.split(&texts, dst[start:]) {
+		return nil
+	}
+	for i := range m.keys {
+		if !bytes.Equal(texts[i], dst[ends[i][0]:ends[i][1]]) {
+			return nil
+		}
+	}
+	return dst
+}
+
+// wrap names the column in an error of its codec.
+func (c *column) wrap(err error) error {
+	return fmt.Errorf("column %q: %w", c.name, err)
+}
