@@ -1,0 +1,250 @@
+package backend
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"keyrow/mapping"
+)
+
+// Points at which FlusherOptions.Hook is called, in the order of a flush. Between committed and settled the rows are
+// in MySQL and their marks still in Redis.
+const (
+	HookSwept        = "flush.swept"         // marks were taken over
+	HookRead         = "flush.read"          // the images of a batch were read
+	HookBeforeCommit = "flush.before-commit" // a transaction has run its statements
+	HookCommitted    = "flush.committed"     // a transaction was committed
+	HookSettled      = "flush.settled"       // its marks are gone
+)
+
+// referencePatience is how long a row whose foreign key fails is tried again before it is parked: its parent may be
+// behind it in another partition.
+const referencePatience = 30 * time.Second
+
+// drainPoll is how often Drain looks whether the marks are gone.
+const drainPoll = 20 * time.Millisecond
+
+// FlusherOptions are what a flusher works on. All but Log and Hook are required.
+type FlusherOptions struct {
+	Journal *Journal
+	Redis   *redis.Client
+	// DB is the pool of OpenOwners: connections that are closed when given back, each with a session timeout.
+	DB *sql.DB
+	// Mappings returns the mappings in force; each batch asks anew.
+	Mappings func() *mapping.Set
+	Log      zerolog.Logger
+	// Hook is called at the points named Hook..., on the goroutine that flushes.
+	Hook func(point string)
+}
+
+// Flusher brings the rows in MySQL up to the images in Redis. Every process runs one; for each partition one of them
+// is the owner at a time (see owner), the others wait for it to end.
+type Flusher struct {
+	journal  *Journal
+	rdb      *redis.Client
+	db       *sql.DB
+	mappings func() *mapping.Set
+	log      zerolog.Logger
+	often    zerolog.Logger // for what may go on for long or concern many keys: a few lines every ten seconds
+	hook     func(string)
+	patience time.Duration
+
+	kicks []chan struct{} // one per partition: do not wait for the rest of the interval
+	stats stats
+
+	mu     sync.Mutex
+	pauses map[*mapping.Mapping]*pause // mappings whose table does not fit, until it is tried again
+}
+
+// stats are counters since the start of this process.
+type stats struct {
+	sweeps, batches, rows, upserts, deletes, retries, deferred, parked, lost atomic.Int64
+
+	owns []atomic.Bool // by partition: this process owns it now
+}
+
+// Snapshot is the state of the journal and what this process did to flush it. Counters run from the start of the
+// process.
+type Snapshot struct {
+	Pending   int64         // marks waiting in all partitions
+	OldestAge time.Duration // age of the oldest of them, 0: none waits
+	Parked    int64         // keys parked now
+	Owned     []int         // partitions this process owns now
+
+	Sweeps, Batches int64
+	Rows            int64 // rows written or deleted: marks settled by a commit, several marks of one key counted once
+	Upserts         int64 // INSERT and UPDATE statements, failed ones included
+	Deletes         int64 // DELETE statements, failed ones included
+	Retries         int64 // batches given up to be tried again
+	Deferred        int64 // keys put back to wait for a parent row, a lock or a table
+	NewlyParked     int64 // keys parked
+	Lost            int64 // keys marked as written whose image was gone; NewlyParked counts them too
+}
+
+// NewFlusher returns a flusher that does nothing until Run.
+func NewFlusher(o FlusherOptions) *Flusher {
+	if o.Hook == nil {
+		o.Hook = func(string) {}
+	}
+	f := &Flusher{
+		journal:  o.Journal,
+		rdb:      o.Redis,
+		db:       o.DB,
+		mappings: o.Mappings,
+		log:      o.Log,
+		often:    o.Log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second}),
+		hook:     o.Hook,
+		patience: referencePatience,
+		pauses:   make(map[*mapping.Mapping]*pause),
+	}
+	n := o.Journal.cfg.Partitions
+	f.stats.owns = make([]atomic.Bool, n)
+	for range n {
+		f.kicks = append(f.kicks, make(chan struct{}, 1))
+	}
+	return f
+}
+
+// Run contends for every partition and flushes those it owns until ctx ends. It returns nil after every owner has
+// given its partition back and closed its connection. A batch that is not committed by then is left to the next
+// owner; so whoever wants the journal empty calls Drain first and ends ctx after it.
+func (f *Flusher) Run(ctx context.Context) error {
+	var group errgroup.Group
+	group.Go(func() error {
+		f.journal.watch(ctx)
+		return nil
+	})
+	for p := range f.journal.cfg.Partitions {
+		group.Go(func() error {
+			newOwner(f, p).run(ctx)
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// Drain waits until none of the marks that are in the journal at the time of the call is left in it, and makes the
+// owners of this process hurry. Partitions of other processes are waited for as well; marks set meanwhile, and parked
+// keys, are not. It flushes nothing itself: Run has to be running, here or in the process that owns the partition.
+// If ctx ends first, it returns the number of marks that are left, -1 if unknown, and why.
+func (f *Flusher) Drain(ctx context.Context) (remaining int, err error) {
+	remaining = -1
+	var upTo []string
+	for {
+		if upTo == nil {
+			upTo, err = f.newest(ctx)
+		}
+		if err == nil {
+			var n int
+			if n, err = f.older(ctx, upTo); err == nil {
+				remaining = n
+			}
+		}
+		if err == nil && remaining == 0 {
+			return 0, nil
+		}
+		f.kick()
+		select {
+		case <-ctx.Done():
+			if err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+				return remaining, ctx.Err()
+			}
+			return remaining, fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-time.After(drainPoll):
+		}
+	}
+}
+
+// newest is, for every partition, the highest score of a mark there is, or now. Not now alone: the clock of another
+// process may be ahead.
+func (f *Flusher) newest(ctx context.Context) ([]string, error) {
+	now := float64(time.Now().UnixMilli())
+	pipe := f.rdb.Pipeline()
+	var heads [][2]*redis.ZSliceCmd
+	for p := range f.journal.cfg.Partitions {
+		names := f.journal.partition(p)
+		heads = append(heads, [2]*redis.ZSliceCmd{
+			pipe.ZRevRangeWithScores(ctx, names.dirty, 0, 0), pipe.ZRevRangeWithScores(ctx, names.flushing, 0, 0),
+		})
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, err
+	}
+	upTo := make([]string, len(heads))
+	for p, head := range heads {
+		score := now
+		for _, set := range head {
+			if z := set.Val(); len(z) > 0 {
+				score = max(score, z[0].Score)
+			}
+		}
+		upTo[p] = strconv.FormatFloat(score, 'f', -1, 64)
+	}
+	return upTo, nil
+}
+
+// older counts the marks up to a score in each partition. In one MULTI, for a mark may move from dirty to flushing
+// and, deferred, back.
+func (f *Flusher) older(ctx context.Context, upTo []string) (int, error) {
+	pipe := f.rdb.TxPipeline()
+	var counts []*redis.IntCmd
+	for p, score := range upTo {
+		names := f.journal.partition(p)
+		counts = append(counts, pipe.ZCount(ctx, names.dirty, "-inf", score),
+			pipe.ZCount(ctx, names.flushing, "-inf", score))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, c := range counts {
+		n += int(c.Val())
+	}
+	return n, nil
+}
+
+func (f *Flusher) kick() {
+	for _, c := range f.kicks {
+		select {
+		case c <- struct{}{}:
+		default: // one is waiting already
+		}
+	}
+}
+
+// Snapshot is cheap: it asks no server.
+func (f *Flusher) Snapshot() Snapshot {
+	s := Snapshot{
+		Pending: f.journal.Pending(),
+		Parked:  f.journal.parked.Load(),
+
+		Sweeps:      f.stats.sweeps.Load(),
+		Batches:     f.stats.batches.Load(),
+		Rows:        f.stats.rows.Load(),
+		Upserts:     f.stats.upserts.Load(),
+		Deletes:     f.stats.deletes.Load(),
+		Retries:     f.stats.retries.Load(),
+		Deferred:    f.stats.deferred.Load(),
+		NewlyParked: f.stats.parked.Load(),
+		Lost:        f.stats.lost.Load(),
+	}
+	if oldest := f.journal.oldest.Load(); oldest > 0 {
+		s.OldestAge = max(0, time.Since(time.UnixMilli(oldest)))
+	}
+	for p := range f.stats.owns {
+		if f.stats.owns[p].Load() {
+			s.Owned = append(s.Owned, p)
+		}
+	}
+	return s
+}

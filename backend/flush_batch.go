@@ -1,0 +1,349 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/redis/go-redis/v9"
+
+	"keyrow/mapping"
+)
+
+// batchBytes is about how many bytes of images a batch reads at most, so that memory stays bounded whatever the size of
+// the images. A batch has one image at least.
+const batchBytes = 8 << 20
+
+var (
+	scriptFence  = newScript("fence")
+	scriptSweep  = newScript("sweep")
+	scriptBatch  = newScript("batch")
+	scriptSettle = newScript("settle")
+	scriptPark   = newScript("park")
+	scriptDefer  = newScript("defer")
+)
+
+// flags of an entry, as batch.lua sets them.
+const (
+	markedWritten = 1 << iota // + in flushing
+	markedDeleted             // - in flushing
+	markedMaybe               // ? in flushing
+	deletedAgain              // - in dirty, and there is no image
+	notString                 // the image is no string
+)
+
+// step is what the marks of one key come to.
+type step int
+
+const (
+	// stepSkip: nothing to write; the marks go.
+	stepSkip step = iota
+	// stepUpsert: the image goes into its row.
+	stepUpsert
+	// stepDelete: the row goes.
+	stepDelete
+	// stepLost: the key was written, nobody deleted it, and its image is gone. It is parked, for to delete the row
+	// would make a loss of Redis one of MySQL.
+	stepLost
+)
+
+// decide makes one decision of all marks of a key. The image is the one of now, so it is at or past every mark in
+// flushing: if it is there, the key was last written, whatever was deleted before. If it is not there, a - in flushing
+// took it or came before what took it; with a - in dirty alone the deletion is the next sweep's to do.
+func decide(flags int, image bool) step {
+	switch {
+	case image:
+		return stepUpsert
+	case flags&markedDeleted != 0:
+		return stepDelete
+	case flags&deletedAgain != 0:
+		return stepSkip
+	case flags&markedWritten != 0:
+		return stepLost
+	}
+	return stepSkip
+}
+
+// end is how far an item came.
+type end int
+
+const (
+	endOpen   end = iota // not tried, or not yet
+	endLanded            // committed
+	endParked            // it cannot land: item.err says why
+	endDefer             // it may land later
+)
+
+// item is one key of a batch.
+type item struct {
+	key   string
+	flags int
+	image []byte
+	m     *mapping.Mapping // nil: none matches
+	step  step
+	id    []any // values of the key columns
+	row   []any // values of the columns to write, of an upsert
+
+	end end
+	err error
+}
+
+// sign is the mark under which the item is parked: '-' tells readers that the row is deleted though MySQL still has it.
+func (it *item) sign() byte {
+	switch {
+	case it.step == stepDelete || it.step == stepSkip && it.flags&markedDeleted != 0:
+		return mapping.MarkDeleted
+	case it.flags&(markedWritten|markedDeleted) == 0:
+		return mapping.MarkMaybe
+	}
+	return mapping.MarkWritten
+}
+
+// flush takes over the marks there are, or those a flush before this left over, and works them off. It returns the time
+// that was spent on marks that had to be put back.
+func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) {
+	if o.token == "" {
+		if err := o.fence(ctx); err != nil {
+			return 0, err
+		}
+	}
+	reply, err := o.script(ctx, scriptSweep, []string{o.keys.fence, o.keys.dirty, o.keys.flushing})
+	if err != nil {
+		return 0, err
+	}
+	if taken := reply.([]any); taken[1] == int64(0) {
+		return 0, nil
+	} else if taken[0] == int64(1) {
+		o.f.stats.sweeps.Add(1)
+	}
+	o.f.hook(HookSwept)
+	for {
+		start := time.Now()
+		items, err := o.read(ctx)
+		if err != nil || len(items) == 0 {
+			return deferring, err
+		}
+		o.f.hook(HookRead)
+		o.f.stats.batches.Add(1)
+		if err := o.batch(ctx, items); err != nil {
+			// Less at a time: it may be that the batch takes too long, or that one row of it is locked.
+			o.size = max(1, o.size/2)
+			return 0, err
+		}
+		o.size = min(o.f.journal.cfg.Batch, o.size*2)
+		for _, it := range items {
+			if it.end == endDefer {
+				deferring += time.Since(start)
+				break
+			}
+		}
+	}
+}
+
+// read returns the keys of the oldest marks with their images.
+func (o *owner) read(ctx context.Context) ([]*item, error) {
+	reply, err := o.script(ctx, scriptBatch, []string{o.keys.fence, o.keys.dirty, o.keys.flushing}, o.size, batchBytes)
+	if err != nil {
+		return nil, err
+	}
+	entries := reply.([]any)
+	set := o.f.mappings()
+	items := make([]*item, 0, len(entries)/3)
+	for ; len(entries) >= 3; entries = entries[3:] {
+		it := &item{key: entries[0].(string), flags: int(entries[1].(int64))}
+		it.m = set.Match([]byte(it.key))
+		image, there := entries[2].(string)
+		it.step = decide(it.flags, there)
+		switch {
+		case it.step == stepSkip:
+			it.end = endLanded
+		case it.m == nil:
+			it.park(errNoMapping)
+		case it.step == stepLost:
+			it.park(errImageGone)
+		case it.flags&notString != 0:
+			it.park(fmt.Errorf("the key holds a %s, its mapping wants a string", image))
+		default:
+			it.image = []byte(image)
+			it.decode()
+		}
+		items = append(items, it)
+	}
+	o.rank(ctx, set)
+	return items, nil
+}
+
+var (
+	errNoMapping = errors.New("no mapping matches the key; put its mapping back and retry it, or drop it")
+	errImageGone = errors.New("the key was written, but its image is gone from redis before it reached mysql")
+)
+
+func (it *item) park(err error) { it.end, it.err = endParked, err }
+
+// decode fills in the values for MySQL.
+func (it *item) decode() {
+	var err error
+	if it.id, err = it.m.KeyArgs(nil, []byte(it.key)); err != nil {
+		it.park(err)
+		return
+	}
+	if it.step != stepUpsert {
+		return
+	}
+	if it.row, err = it.m.Row(nil, []byte(it.key), it.image); err != nil {
+		it.park(fmt.Errorf("the image is not one of a row: %w", err))
+	}
+}
+
+// batch flushes items, which are all there is of their keys in flushing, and takes their marks out of it. An error says
+// that it has to be done again, in whole or in part; all of it may be.
+func (o *owner) batch(ctx context.Context, items []*item) error {
+	var main, again []*item
+	var alone []*item
+	var rest []*item // decided without MySQL
+	now := time.Now()
+	for _, it := range items {
+		if it.end != endOpen {
+			rest = append(rest, it)
+			continue
+		}
+		w := o.waiting[it.key]
+		switch {
+		case o.f.paused(it.m, now), w != nil && now.Before(w.next):
+			it.end = endDefer
+			rest = append(rest, it)
+		case w == nil:
+			main = append(main, it)
+		case w.locked:
+			alone = append(alone, it)
+		default:
+			again = append(again, it)
+		}
+	}
+	if err := o.round(ctx, main, rest); err != nil {
+		return err
+	}
+	if err := o.round(ctx, again, nil); err != nil {
+		return err
+	}
+	for _, it := range alone {
+		if err := o.round(ctx, []*item{it}, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// round lands items and then takes the marks of these and of decided out of flushing.
+func (o *owner) round(ctx context.Context, items, decided []*item) error {
+	if len(items)+len(decided) == 0 {
+		return nil
+	}
+	o.sort(items)
+	if err := o.land(ctx, items); err != nil {
+		return err
+	}
+	if len(items) > 0 {
+		o.f.hook(HookCommitted)
+	}
+	if err := o.finish(ctx, append(items, decided...)); err != nil {
+		return err
+	}
+	o.f.hook(HookSettled)
+	return nil
+}
+
+// finish takes the marks of items that came to an end out of flushing.
+func (o *owner) finish(ctx context.Context, items []*item) error {
+	names := o.f.journal.cfg.Prefix + ":aux:{"
+	settle, park, later := []any{names}, []any{}, []any{}
+	var parked []*item
+	now := time.Now()
+	rows := 0
+	for _, it := range items {
+		if it.end == endParked && o.patient(it, now) {
+			it.end = endDefer
+		}
+		switch it.end {
+		case endLanded:
+			settle = append(settle, it.key, it.residency())
+			if it.step != stepSkip {
+				rows++
+			}
+		case endParked:
+			park = append(park, it.key, entry(it, now))
+			parked = append(parked, it)
+		case endDefer:
+			later = append(later, it.key)
+		default:
+			return fmt.Errorf("key %q came to no end", it.key) // a batch that would repeat for ever, but not lose it
+		}
+	}
+	if len(settle) > 1 {
+		n, err := o.script(ctx, scriptSettle, []string{o.keys.fence, o.keys.dirty, o.keys.flushing, o.keys.expire,
+			o.keys.parked}, settle...)
+		if err != nil {
+			return err
+		}
+		o.f.journal.settled(n.(int64))
+		o.f.stats.rows.Add(int64(rows))
+	}
+	if len(park) > 0 {
+		n, err := o.script(ctx, scriptPark, []string{o.keys.fence, o.keys.flushing, o.keys.parked}, park...)
+		if err != nil {
+			return err
+		}
+		o.f.journal.settled(n.(int64))
+		o.tellParked(parked)
+	}
+	if len(later) > 0 {
+		if _, err := o.script(ctx, scriptDefer, []string{o.keys.fence, o.keys.dirty, o.keys.flushing}, later...); err != nil {
+			return err
+		}
+		o.f.stats.deferred.Add(int64(len(later)))
+	}
+	for _, it := range items {
+		if it.end != endDefer {
+			delete(o.waiting, it.key)
+		}
+	}
+	return nil
+}
+
+// residency tells settle.lua what becomes of the image of an item that landed.
+func (it *item) residency() string {
+	switch {
+	case it.step == stepSkip:
+		return "-2"
+	case it.step == stepUpsert && it.m.Unpredictable():
+		return "-1"
+	case it.m.TTL > 0:
+		return strconv.FormatInt(jittered(it.m.TTL), 10)
+	}
+	return "0"
+}
+
+// script runs a script under our token.
+func (o *owner) script(ctx context.Context, s *redis.Script, keys []string, args ...any) (any, error) {
+	reply, err := s.Run(ctx, o.f.rdb, keys, append([]any{o.token}, args...)...).Result()
+	switch {
+	case err == nil:
+		return reply, nil
+	case redis.HasErrorPrefix(err, "FENCED"):
+		return nil, errFenced
+	}
+	o.token = ""
+	return nil, fmt.Errorf("redis: %w", err)
+}
+
+// mysqlCode is the number of an error of MySQL, 0 for others.
+func mysqlCode(err error) uint16 {
+	var my *mysql.MySQLError
+	if errors.As(err, &my) {
+		return my.Number
+	}
+	return 0
+}

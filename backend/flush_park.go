@@ -1,0 +1,68 @@
+package backend
+
+import (
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// entry is what the parked hash says of a key. It begins with the mark, where the read path looks for a deletion, and
+// ends with the tries, which park.lua counts on.
+func entry(it *item, now time.Time) string {
+	b := append([]byte(`{"mark":"`), it.sign(), '"')
+	table := ""
+	if it.m != nil {
+		table = it.m.Table()
+	}
+	text := it.err.Error()
+	var my *mysql.MySQLError
+	if errors.As(it.err, &my) {
+		text = my.Message
+	}
+	b = append(b, `,"table":`...)
+	b = appendJSON(b, table)
+	b = append(b, `,"code":`...)
+	b = strconv.AppendUint(b, uint64(mysqlCode(it.err)), 10)
+	b = append(b, `,"error":`...)
+	b = appendJSON(b, text)
+	b = append(b, `,"at":`...)
+	b = strconv.AppendInt(b, now.UnixMilli(), 10)
+	return string(append(b, `,"tries":1}`...))
+}
+
+func appendJSON(b []byte, s string) []byte {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return append(b, `""`...) // no string makes an error
+	}
+	return append(b, text...)
+}
+
+// tellParked counts and logs keys that were parked: each at level error, up to a few every ten seconds.
+func (o *owner) tellParked(items []*item) {
+	o.f.stats.parked.Add(int64(len(items)))
+	lost := 0
+	for _, it := range items {
+		if it.err == errImageGone {
+			lost++
+			continue
+		}
+		o.log.Error().Str("key", it.key).Err(it.err).Msg("row cannot be written; its key is parked")
+	}
+	if lost == 0 {
+		return
+	}
+	o.f.stats.lost.Add(int64(lost))
+	names := make([]string, 0, 5)
+	for _, it := range items {
+		if it.err == errImageGone && len(names) < cap(names) {
+			names = append(names, it.key)
+		}
+	}
+	o.f.log.Error().Int("partition", o.p).Int("lost", lost).Strs("keys", names).
+		Msg("writes are lost: these keys were written, nobody deleted them, and redis no longer has them; " +
+			"their rows are left as they are")
+}

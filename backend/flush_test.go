@@ -1,0 +1,606 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"keyrow/mapping"
+	"keyrow/test/harness"
+)
+
+// flushing is a journal on real servers, and what a proxy would put into it.
+type flushing struct {
+	t     *testing.T
+	redis *harness.Redis
+	rdb   *redis.Client
+	mysql *harness.MySQL
+	db    string
+	cfg   JournalConfig
+	keys  mapping.Journal
+	set   atomic.Pointer[mapping.Set]
+}
+
+type flushSetup struct {
+	mysql    *harness.MySQL // default: the shared one
+	redis    []string       // options of redis-server
+	tables   string
+	mappings []mapping.Config
+	journal  func(*JournalConfig)
+}
+
+var prefixes atomic.Int64
+
+func newFlushing(t *testing.T, s flushSetup) *flushing {
+	t.Helper()
+	if s.mysql == nil {
+		s.mysql = harness.SharedMySQL(t)
+	}
+	fl := &flushing{t: t, mysql: s.mysql, db: s.mysql.NewDB(t), redis: harness.StartRedis(t, s.redis...)}
+	fl.cfg = DefaultJournal()
+	fl.cfg.Interval = 5 * time.Millisecond
+	fl.cfg.Prefix = fmt.Sprintf("flush%d", prefixes.Add(1)) // locks are of the whole server
+	if s.journal != nil {
+		s.journal(&fl.cfg)
+	}
+	fl.keys = mapping.Journal{Prefix: fl.cfg.Prefix, Partitions: fl.cfg.Partitions}
+	fl.rdb = openRedis(t, fl.redis.Addr)
+	if s.tables != "" {
+		fl.mysql.Exec(fl.db, s.tables)
+	}
+	fl.use(s.mappings...)
+	return fl
+}
+
+// use puts other mappings in force.
+func (fl *flushing) use(configs ...mapping.Config) {
+	fl.t.Helper()
+	db := openMySQL(fl.t, MySQLConfig{DSN: fl.mysql.DSN(fl.db), MaxOpen: 2, Timeout: 30 * time.Second})
+	defer db.Close()
+	var tables []string
+	for _, c := range configs {
+		tables = append(tables, c.Table)
+	}
+	schema, err := ReadSchema(fl.t.Context(), db, tables)
+	if err != nil {
+		fl.t.Fatal(err)
+	}
+	set, findings := mapping.NewSet(configs, schema)
+	if set == nil {
+		fl.t.Fatal(findings)
+	}
+	fl.set.Store(set)
+}
+
+// process is a running flusher, as one process has it.
+type process struct {
+	*Flusher
+	cancel context.CancelFunc
+	ended  chan struct{}
+}
+
+// stop ends Run and waits for it.
+func (p *process) stop() {
+	p.cancel()
+	<-p.ended
+}
+
+// start runs a flusher of the journal until the end of the test.
+func (fl *flushing) start(options ...func(*Flusher)) *process {
+	fl.t.Helper()
+	db, err := OpenOwners(MySQLConfig{DSN: fl.mysql.DSN(fl.db), MaxOpen: 1, Timeout: 10 * time.Second}, fl.cfg.SessionTimeout)
+	if err != nil {
+		fl.t.Fatal(err)
+	}
+	journal, err := OpenJournal(fl.t.Context(), fl.rdb, fl.cfg, zerolog.Nop())
+	if err != nil {
+		fl.t.Fatal(err)
+	}
+	f := NewFlusher(FlusherOptions{
+		Journal: journal, Redis: fl.rdb, DB: db, Mappings: fl.set.Load,
+		Log: zerolog.New(zerolog.NewTestWriter(fl.t)).Level(zerolog.WarnLevel),
+	})
+	for _, option := range options {
+		option(f)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &process{f, cancel, make(chan struct{})}
+	go func() {
+		defer close(p.ended)
+		if err := f.Run(ctx); err != nil {
+			fl.t.Error(err)
+		}
+		db.Close()
+	}()
+	fl.t.Cleanup(p.stop)
+	return p
+}
+
+// drained waits until everything marked so far has landed or is parked.
+func (fl *flushing) drained(p *process) {
+	fl.t.Helper()
+	ctx, cancel := context.WithTimeout(fl.t.Context(), harness.Patience)
+	defer cancel()
+	if n, err := p.Drain(ctx); n != 0 || err != nil {
+		fl.t.Fatalf("drain: %d marks are left: %v", n, err)
+	}
+}
+
+// hooked has f called whenever a flush comes to point.
+func hooked(point string, f func()) func(*Flusher) {
+	return func(fl *Flusher) {
+		earlier := fl.hook
+		fl.hook = func(p string) {
+			earlier(p)
+			if p == point {
+				f()
+			}
+		}
+	}
+}
+
+// gate is a hook that holds up the first who comes.
+type gate struct {
+	once          sync.Once
+	reached, open chan struct{}
+}
+
+func newGate() *gate { return &gate{reached: make(chan struct{}), open: make(chan struct{})} }
+
+func (g *gate) pass() {
+	g.once.Do(func() {
+		close(g.reached)
+		<-g.open
+	})
+}
+
+func (fl *flushing) dirty(key string) string {
+	return string(fl.keys.AppendDirty(nil, fl.keys.Partition([]byte(key))))
+}
+
+func (fl *flushing) part(key string) int { return fl.keys.Partition([]byte(key)) }
+
+func (fl *flushing) exec(queue func(redis.Pipeliner)) {
+	fl.t.Helper()
+	pipe := fl.rdb.TxPipeline()
+	queue(pipe)
+	if _, err := pipe.Exec(context.Background()); err != nil {
+		fl.t.Error(err)
+	}
+}
+
+// write is a blind SET of the proxy, with a deadline in milliseconds, 0 to evict, or -1 for none.
+func (fl *flushing) write(key, image string, deadline int64) {
+	fl.t.Helper()
+	ctx, now := context.Background(), float64(time.Now().UnixMilli())
+	fl.exec(func(pipe redis.Pipeliner) {
+		pipe.Set(ctx, key, image, 0)
+		if deadline >= 0 {
+			pipe.HSet(ctx, string(fl.keys.AppendExpire(nil, fl.part(key))), key, deadline)
+		}
+		pipe.ZAddNX(ctx, fl.dirty(key), redis.Z{Score: now, Member: "+" + key})
+		pipe.Del(ctx, string(fl.keys.AppendAux(nil, []byte(key))))
+	})
+}
+
+// remove is a DEL of the proxy with delete = "row".
+func (fl *flushing) remove(key string) {
+	fl.t.Helper()
+	ctx, now := context.Background(), float64(time.Now().UnixMilli())
+	fl.exec(func(pipe redis.Pipeliner) {
+		pipe.Del(ctx, key, string(fl.keys.AppendAux(nil, []byte(key))))
+		pipe.ZAddNX(ctx, fl.dirty(key), redis.Z{Score: now, Member: "-" + key})
+	})
+}
+
+// mark adds a mark and nothing else.
+func (fl *flushing) mark(sign, key string) {
+	fl.t.Helper()
+	if err := fl.rdb.ZAddNX(context.Background(), fl.dirty(key),
+		redis.Z{Score: float64(time.Now().UnixMilli()), Member: sign + key}).Err(); err != nil {
+		fl.t.Error(err)
+	}
+}
+
+// want compares a value of MySQL.
+func (fl *flushing) want(query, want string) {
+	fl.t.Helper()
+	if got := fl.mysql.Text(fl.db, query); got != want {
+		fl.t.Errorf("%s: %q, want %q", query, got, want)
+	}
+}
+
+// parked holds the parked keys against those wanted, each with a text that its entry contains.
+func (fl *flushing) parked(want map[string]string) {
+	fl.t.Helper()
+	got := fl.entries()
+	for key, text := range want {
+		if !strings.Contains(got[key], text) {
+			fl.t.Errorf("%s is parked as %q, want %q", key, got[key], text)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(got)) {
+		if _, ok := want[key]; !ok {
+			fl.t.Errorf("%s is parked: %s", key, got[key])
+		}
+	}
+}
+
+func (fl *flushing) entries() map[string]string {
+	fl.t.Helper()
+	all := make(map[string]string)
+	for p := range fl.cfg.Partitions {
+		some, err := fl.rdb.HGetAll(context.Background(), string(fl.keys.AppendParked(nil, p))).Result()
+		if err != nil {
+			fl.t.Fatal(err)
+		}
+		maps.Copy(all, some)
+	}
+	return all
+}
+
+// accounts is a table whose rows need no care.
+const accounts = `CREATE TABLE accounts (id INT PRIMARY KEY, balance INT NOT NULL, CHECK (balance >= 0))`
+
+func accountsMapping() mapping.Config {
+	c := mapping.Default()
+	c.Name, c.Key, c.Table = "account", "account:{id}", "accounts"
+	return c
+}
+
+func account(id, balance int) (key, image string) {
+	return fmt.Sprintf("account:%d", id), fmt.Sprintf(`{"id":%d,"balance":%d}`, id, balance)
+}
+
+func (fl *flushing) account(id, balance int) {
+	fl.t.Helper()
+	key, image := account(id, balance)
+	fl.write(key, image, -1)
+}
+
+func newAccounts(t *testing.T, s flushSetup) *flushing {
+	t.Helper()
+	s.tables = accounts + ";" + s.tables
+	s.mappings = append(s.mappings, accountsMapping())
+	return newFlushing(t, s)
+}
+
+func TestFlush(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	for id := range 20 {
+		fl.account(id, id*10)
+	}
+	p := fl.start()
+	fl.drained(p)
+	fl.want("SELECT GROUP_CONCAT(balance ORDER BY id) FROM accounts WHERE id < 5", "0,10,20,30,40")
+	fl.want("SELECT COUNT(*) FROM accounts", "20")
+
+	fl.account(3, 7)
+	fl.remove("account:4")
+	fl.remove("account:99") // no such row
+	fl.drained(p)
+	fl.want("SELECT GROUP_CONCAT(balance ORDER BY id) FROM accounts WHERE id < 6", "0,10,20,7,50")
+	fl.parked(nil)
+	harness.Settled(t, fl.rdb, fl.cfg.Prefix)
+
+	s := p.Snapshot()
+	if s.Rows != 23 || s.Lost != 0 || s.Retries != 0 || s.NewlyParked != 0 || s.Deletes == 0 || s.Upserts == 0 {
+		t.Errorf("snapshot %+v", s)
+	}
+	harness.Until(t, "nothing is pending", func() bool {
+		s := p.Snapshot()
+		return s.Pending == 0 && s.OldestAge == 0 && len(s.Owned) == fl.cfg.Partitions
+	})
+}
+
+// What a key comes to when it changes before and after the take-over, by letters: w and v write, d deletes, m marks it
+// as maybe changed.
+func TestFlushAroundTakeOver(t *testing.T) {
+	for _, test := range []struct{ before, after, want string }{
+		{"w", "", "1"},
+		{"d", "", ""},
+		{"wd", "", ""},
+		{"dw", "", "1"},
+		{"wv", "", "2"},
+		{"w", "v", "2"},
+		{"w", "d", ""},
+		{"d", "w", "1"},
+		{"wd", "v", "2"},
+		{"dw", "d", ""},
+		{"d", "wd", ""},
+		{"w", "dv", "2"},
+		{"m", "", "0"},
+		{"m", "d", ""},
+		{"wm", "", "1"},
+		{"md", "w", "1"},
+	} {
+		t.Run(test.before+"|"+test.after, func(t *testing.T) {
+			t.Parallel()
+			fl := newAccounts(t, flushSetup{})
+			fl.mysql.Exec(fl.db, "INSERT INTO accounts VALUES (1, 0)")
+			do := func(steps string) {
+				for _, step := range steps {
+					switch step {
+					case 'w':
+						fl.account(1, 1)
+					case 'v':
+						fl.account(1, 2)
+					case 'd':
+						fl.remove("account:1")
+					case 'm':
+						fl.mark("?", "account:1")
+					}
+				}
+			}
+			do(test.before)
+			var once sync.Once
+			p := fl.start(hooked(HookSwept, func() { once.Do(func() { do(test.after) }) }))
+			fl.drained(p)
+			harness.Settled(t, fl.rdb, fl.cfg.Prefix)
+			fl.want("SELECT balance FROM accounts", test.want)
+			fl.parked(nil)
+		})
+	}
+}
+
+func TestDecide(t *testing.T) {
+	for flags := range 16 {
+		if flags&7 == 0 {
+			continue
+		}
+		for _, image := range []bool{false, true} {
+			got := decide(flags, image)
+			switch {
+			case image && got != stepUpsert:
+				t.Errorf("flags %b with an image: %d", flags, got)
+			case !image && got == stepUpsert:
+				t.Errorf("flags %b without an image: an upsert", flags)
+			case got == stepDelete && flags&markedDeleted == 0:
+				t.Errorf("flags %b: a deletion nobody asked for", flags)
+			case got == stepLost && flags != markedWritten && flags != markedWritten|markedMaybe:
+				t.Errorf("flags %b: lost", flags)
+			}
+		}
+	}
+}
+
+// A written key whose image is gone is a loss of Redis, and must not become one of MySQL.
+func TestFlushLostImage(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	fl.mysql.Exec(fl.db, "INSERT INTO accounts VALUES (1, 0)")
+	fl.mark("+", "account:1")
+	fl.account(2, 2)
+	p := fl.start()
+	fl.drained(p)
+	fl.want("SELECT GROUP_CONCAT(balance ORDER BY id) FROM accounts", "0,2")
+	fl.parked(map[string]string{"account:1": `{"mark":"+","table":"` + "`accounts`" + `","code":0,"error":"the key was written,`})
+	if s := p.Snapshot(); s.Lost != 1 {
+		t.Errorf("snapshot %+v", s)
+	}
+	fl.account(1, 5) // written again, it lands
+	fl.drained(p)
+	fl.want("SELECT balance FROM accounts WHERE id = 1", "5")
+	fl.parked(nil)
+}
+
+func TestFlushParksWhatItCannotRead(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	fl.write("gone:1", `{"id":1}`, -1) // its mapping was removed
+	fl.write("account:01", `{"id":1,"balance":1}`, -1)
+	fl.write("account:2", `nonsense`, -1)
+	fl.rdb.RPush(t.Context(), "account:3", "x")
+	fl.mark("+", "account:3")
+	fl.remove("gone:2")
+	fl.account(4, 4)
+	p := fl.start()
+	fl.drained(p)
+	fl.want("SELECT GROUP_CONCAT(id) FROM accounts", "4")
+	fl.parked(map[string]string{
+		"gone:1":     `"error":"no mapping matches`,
+		"gone:2":     `{"mark":"-","table":"","code":0,"error":"no mapping matches`,
+		"account:01": `names no row`,
+		"account:2":  `the image is not one of a row`,
+		"account:3":  `the key holds a list`,
+	})
+	for _, key := range []string{"gone:1", "account:2"} {
+		if ttl := fl.rdb.PTTL(t.Context(), key).Val(); ttl != -1 {
+			t.Errorf("the image of %s has a TTL of %v", key, ttl)
+		}
+	}
+	if got := p.Snapshot().NewlyParked; got != 5 {
+		t.Errorf("%d keys parked", got)
+	}
+
+	c := mapping.Default()
+	c.Name, c.Key, c.Table = "back", "gone:{id}", "accounts"
+	c.Columns = []string{"id", "balance"}
+	fl.use(accountsMapping(), c)
+	fl.write("gone:1", `{"id":1,"balance":1}`, -1)
+	fl.drained(p)
+	fl.want("SELECT GROUP_CONCAT(id ORDER BY id) FROM accounts", "1,4")
+}
+
+func TestParkedCountsTries(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	p := fl.start()
+	for n := 1; n <= 3; n++ {
+		fl.account(1, -n)
+		fl.drained(p)
+		fl.parked(map[string]string{"account:1": `,"tries":` + strconv.Itoa(n) + `}`})
+	}
+	fl.parked(map[string]string{"account:1": `{"mark":"+","table":"` + "`accounts`" + `","code":4025,"error":"CONSTRAINT`})
+}
+
+// Writes of one key between two sweeps are one write of its row.
+func TestFlushCoalesces(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	const writes = 10_000
+	p := fl.start()
+	pipe := fl.rdb.Pipeline()
+	for n := range writes {
+		key, image := account(1, n)
+		pipe.Set(t.Context(), key, image, 0)
+		pipe.ZAddNX(t.Context(), fl.dirty(key), redis.Z{Score: float64(time.Now().UnixMilli()), Member: "+" + key})
+		if n%100 == 99 {
+			if _, err := pipe.Exec(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fl.drained(p)
+	fl.want("SELECT balance FROM accounts", strconv.Itoa(writes-1))
+	s := p.Snapshot()
+	if s.Upserts > s.Sweeps || s.Upserts > writes/20 {
+		t.Errorf("%d writes made %d upserts in %d sweeps", writes, s.Upserts, s.Sweeps)
+	}
+}
+
+func TestFlushArmsResidency(t *testing.T) {
+	forever := accountsMapping()
+	forever.Name, forever.Key, forever.TTL = "forever", "forever:{id}", 0
+	loose := mapping.Default()
+	loose.Name, loose.Key, loose.Table = "loose", "loose:{id}", "stamped"
+	fl := newAccounts(t, flushSetup{
+		tables:   "CREATE TABLE stamped (id INT PRIMARY KEY, at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6))",
+		mappings: []mapping.Config{forever, loose},
+	})
+	later := time.Now().Add(time.Hour).UnixMilli()
+	keys := map[string]int64{"account:1": -1, "account:2": later, "account:3": 0, "account:4": time.Now().UnixMilli() - 1,
+		"account:5": -1, "forever:6": -1, "loose:7": -1}
+	for key, deadline := range keys {
+		_, id, _ := strings.Cut(key, ":")
+		image := `{"id":` + id + `,"balance":1}`
+		if strings.HasPrefix(key, "loose") {
+			image = `{"id":` + id + `}`
+		}
+		fl.write(key, image, deadline)
+		if err := fl.rdb.Set(t.Context(), string(fl.keys.AppendAux(nil, []byte(key))), "token", 0).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := newGate()
+	var once sync.Once
+	p := fl.start(
+		hooked(HookCommitted, func() {
+			for key := range keys {
+				if ttl := fl.rdb.PTTL(context.Background(), key).Val(); strings.HasPrefix(key, "account:5") && ttl != -1 {
+					t.Errorf("%s has a TTL of %v before it is settled", key, ttl)
+				}
+			}
+			// Written again before it is settled, it stays without one.
+			once.Do(func() { fl.account(5, 2) })
+		}),
+		hooked(HookSwept, func() {
+			if fl.rdb.Get(context.Background(), "account:5").Val() == `{"id":5,"balance":2}` {
+				held.pass()
+			}
+		}),
+	)
+	<-held.reached
+	if ttl := fl.rdb.PTTL(t.Context(), "account:5").Val(); ttl != -1 {
+		t.Errorf("account:5 is dirty and has a TTL of %v", ttl)
+	}
+	close(held.open)
+	fl.drained(p)
+	harness.Settled(t, fl.rdb, fl.cfg.Prefix)
+
+	ttl := func(key string, low, high time.Duration) {
+		t.Helper()
+		if got := fl.rdb.PTTL(t.Context(), key).Val(); got < low || got > high {
+			t.Errorf("%s has a TTL of %v, want %v to %v", key, got, low, high)
+		}
+	}
+	const none, gone = -1, -2
+	ttl("account:1", 8*time.Minute, 11*time.Minute)
+	ttl("account:2", 59*time.Minute, time.Hour)
+	ttl("account:3", gone, gone)
+	ttl("account:4", gone, gone)
+	ttl("account:5", 8*time.Minute, 11*time.Minute)
+	ttl("forever:6", none, none)
+	ttl("loose:7", gone, gone)
+	for _, key := range []string{"account:3", "account:4", "loose:7"} {
+		ttl(string(fl.keys.AppendAux(nil, []byte(key))), gone, gone)
+	}
+	for q := range fl.cfg.Partitions {
+		if n := fl.rdb.HLen(t.Context(), string(fl.keys.AppendExpire(nil, q))).Val(); n != 0 {
+			t.Errorf("%d deadlines are left in partition %d", n, q)
+		}
+	}
+	fl.want("SELECT COUNT(*) FROM accounts", "6")
+	fl.want("SELECT at > NOW() - INTERVAL 1 HOUR FROM stamped", "1")
+}
+
+func TestDrainSaysWhatIsLeft(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	held := newGate()
+	p := fl.start(hooked(HookSwept, held.pass))
+	fl.account(1, 1)
+	<-held.reached
+	fl.account(1, 2)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n, err := p.Drain(ctx); n != -1 || err == nil {
+		t.Errorf("drain without time: %d, %v", n, err)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 3*drainPoll)
+	defer cancel()
+	if n, err := p.Drain(ctx); n != 2 || err == nil {
+		t.Errorf("drain: %d, %v", n, err)
+	}
+	close(held.open)
+	fl.drained(p)
+
+	p.stop()
+	// Partitions are free at once, and another process drains what this one left.
+	fl.account(3, 3)
+	fl.drained(fl.start())
+	fl.want("SELECT GROUP_CONCAT(balance ORDER BY id) FROM accounts", "2,3")
+}
+
+// Marks of a process whose clock is ahead are drained too.
+func TestDrainForeignClock(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	key, image := account(1, 1)
+	fl.rdb.Set(t.Context(), key, image, 0)
+	fl.rdb.ZAddNX(t.Context(), fl.dirty(key), redis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: "+" + key})
+	fl.drained(fl.start())
+	fl.want("SELECT balance FROM accounts", "1")
+}
+
+func TestFlushAutoIncrementZero(t *testing.T) {
+	c := mapping.Default()
+	c.Name, c.Key, c.Table = "counter", "counter:{id}", "counters"
+	fl := newFlushing(t, flushSetup{
+		tables:   "CREATE TABLE counters (id INT PRIMARY KEY AUTO_INCREMENT, n INT)",
+		mappings: []mapping.Config{c},
+	})
+	fl.write("counter:0", `{"id":0,"n":1}`, -1)
+	fl.write("counter:5", `{"id":5,"n":null}`, -1)
+	fl.drained(fl.start())
+	fl.want("SELECT GROUP_CONCAT(id, '=', COALESCE(n, 'NULL') ORDER BY id) FROM counters", "0=1,5=NULL")
+}
+
+// At maxmemory Redis refuses what may take memory; the flush is what gives it back.
+func TestFlushAtMaxMemory(t *testing.T) {
+	fl := newAccounts(t, flushSetup{})
+	fl.account(1, 1)
+	fl.account(2, -1) // to be parked
+	p := fl.start(func(f *Flusher) {
+		if err := fl.rdb.ConfigSet(context.Background(), "maxmemory", "1").Err(); err != nil {
+			t.Error(err)
+		}
+	})
+	fl.drained(p)
+	fl.want("SELECT COUNT(*) FROM accounts", "1")
+	fl.parked(map[string]string{"account:2": "4025"})
+}

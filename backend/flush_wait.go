@@ -1,0 +1,103 @@
+package backend
+
+import (
+	"time"
+
+	cenkalti "github.com/cenkalti/backoff/v5"
+
+	"keyrow/mapping"
+)
+
+// Pauses between tries grow from the first to the last.
+const (
+	retryFirst = 50 * time.Millisecond // of a batch or a row
+	retryLast  = 5 * time.Second
+	pauseFirst = time.Second // of a mapping whose table does not fit
+	pauseLast  = 30 * time.Second
+)
+
+// pacer draws the pauses between tries, each from nothing to a bound that doubles.
+type pacer = cenkalti.ExponentialBackOff
+
+func newPacer(first, last time.Duration) *pacer {
+	p := cenkalti.NewExponentialBackOff()
+	p.InitialInterval, p.MaxInterval, p.Multiplier = first/2, last/2, 2
+	p.RandomizationFactor = 1 // up to twice the interval
+	p.Reset()
+	return p
+}
+
+// waiting is a key whose row could not be written and may be later. It is kept apart from the batches, which would fail
+// with it. An owner forgets it with the partition; the next one finds out again.
+type waiting struct {
+	since  time.Time
+	next   time.Time // not tried before
+	locked bool      // the row is locked by somebody else: each try may take lockWait, so it is tried all alone
+	retry  *pacer
+}
+
+// postpone puts off the next try of it.
+func (o *owner) postpone(it *item, now time.Time, locked bool) *waiting {
+	w := o.waiting[it.key]
+	if w == nil {
+		w = &waiting{since: now, retry: newPacer(retryFirst, retryLast)}
+		o.waiting[it.key] = w
+	}
+	w.locked = locked
+	w.next = now.Add(w.retry.NextBackOff())
+	return w
+}
+
+// patient reports whether an item that failed is to be tried again before it is parked.
+//
+// A foreign key may fail because the parent is behind the child, in another partition. A duplicate may be of a value
+// that another row is about to give up: a third key takes x, a second took y and gave up x, and only the last images
+// of both are here. One more try, after the others of the sweep, is enough for that.
+func (o *owner) patient(it *item, now time.Time) bool {
+	_, before := o.waiting[it.key]
+	switch {
+	case classify(it.err) == reference:
+		return now.Sub(o.postpone(it, now, false).since) < o.f.patience
+	case mysqlCode(it.err) == errDuplicate && !before:
+		o.postpone(it, now, false)
+		return true
+	}
+	return false
+}
+
+// pause is a mapping that is not flushed for now: its table, or our rights to it, are not what they were.
+type pause struct {
+	next  time.Time
+	retry *pacer
+}
+
+func (f *Flusher) paused(m *mapping.Mapping, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pauses[m]
+	return p != nil && now.Before(p.next)
+}
+
+func (f *Flusher) pause(m *mapping.Mapping, why error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pauses[m]
+	if p == nil {
+		p = &pause{retry: newPacer(pauseFirst, pauseLast)}
+		f.pauses[m] = p
+	}
+	d := p.retry.NextBackOff()
+	p.next = time.Now().Add(d)
+	f.log.Error().Str("mapping", m.Name).Err(why).Dur("pause", d).
+		Msg("mapping is paused: its table cannot be written; its writes wait, the others go on")
+}
+
+// resume ends the pause of a mapping that could be written.
+func (f *Flusher) resume(m *mapping.Mapping) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.pauses[m] != nil {
+		delete(f.pauses, m)
+		f.log.Info().Str("mapping", m.Name).Msg("mapping is no longer paused")
+	}
+}

@@ -1,0 +1,216 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"keyrow/mapping"
+)
+
+// layoutEvery is how often the eviction policy of Redis and the layout of the journal are looked at again.
+const layoutEvery = 10 * time.Second
+
+var scriptMeta = newScript("meta")
+
+// Journal is what a process knows of the journal as a whole: its layout, how many marks are pending, and whether more
+// may be added. It is the gate of the write path.
+type Journal struct {
+	cfg  JournalConfig
+	keys mapping.Journal
+	rdb  *redis.Client
+	log  zerolog.Logger
+
+	// Marks pending: those of the last count, less those settled since, plus those this process added since. The
+	// marks that other processes add show with the next count, one interval later at most.
+	counted atomic.Int64
+	added   atomic.Int64
+
+	parked  atomic.Int64
+	oldest  atomic.Int64 // Unix milliseconds of the oldest mark, 0: none
+	refusal atomic.Pointer[Error]
+}
+
+// OpenJournal checks the layout found in Redis against cfg, writes it if there is none, and counts what is pending.
+// It fails with a *LayoutError if the journal was laid out otherwise and still holds marks or parked keys, for one key
+// must never have marks in two partitions.
+func OpenJournal(ctx context.Context, rdb *redis.Client, cfg JournalConfig, log zerolog.Logger) (*Journal, error) {
+	j := &Journal{
+		cfg:  cfg,
+		keys: mapping.Journal{Prefix: cfg.Prefix, Partitions: cfg.Partitions},
+		rdb:  rdb,
+		log:  log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 10 * time.Second}),
+	}
+	if err := j.checkLayout(ctx); err != nil {
+		return nil, err
+	}
+	if err := j.count(ctx); err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	return j, nil
+}
+
+// Keys names the keys of the journal.
+func (j *Journal) Keys() mapping.Journal { return j.keys }
+
+// Admit returns nil if a write may be marked now, or else the error reply of a write that was not applied.
+func (j *Journal) Admit() error {
+	if refusal := j.refusal.Load(); refusal != nil {
+		return refusal
+	}
+	if n := j.Pending(); n >= int64(j.cfg.MaxPending) {
+		return &Error{CodeJournalFull, fmt.Sprintf("%d writes wait for mysql and max_pending is %d: nothing was "+
+			"applied, repeat it once mysql has caught up (keyrow journal status) or raise journal.max_pending",
+			n, j.cfg.MaxPending)}
+	}
+	return nil
+}
+
+// Marked tells that n marks were added to the journal, as ZADD replied.
+func (j *Journal) Marked(n int) { j.added.Add(int64(n)) }
+
+// Pending is the number of marks that wait in all partitions, those added by other processes since the last count
+// not included.
+func (j *Journal) Pending() int64 { return max(0, j.counted.Load()+j.added.Load()) }
+
+// settled tells that n marks were taken out.
+func (j *Journal) settled(n int64) { j.counted.Add(-n) }
+
+// watch keeps the counts and the refusal up to date until ctx ends.
+func (j *Journal) watch(ctx context.Context) {
+	tick := time.NewTicker(j.cfg.Interval)
+	defer tick.Stop()
+	looked := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := j.count(ctx)
+		if err == nil && time.Since(looked) >= layoutEvery {
+			err = j.look(ctx)
+			looked = time.Now()
+		}
+		if err != nil && ctx.Err() == nil {
+			j.log.Warn().Err(err).Msg("the journal cannot be counted; the last count stands")
+		}
+	}
+}
+
+// look decides anew whether writes are refused whatever the number of marks.
+func (j *Journal) look(ctx context.Context) error {
+	fields, err := info(ctx, j.rdb, "memory")
+	if err != nil {
+		return err
+	}
+	refuse := func(text string) {
+		if j.refusal.Swap(&Error{CodeErr, text + ": nothing was applied"}) == nil {
+			j.log.Error().Msg("writes are refused: " + text)
+		}
+	}
+	if policy := fields["maxmemory_policy"]; strings.HasPrefix(policy, "allkeys-") {
+		refuse("redis has maxmemory-policy " + policy + ", which may evict a write before it reaches mysql; " +
+			"set volatile-lru or noeviction")
+		return nil
+	}
+	switch err := j.checkLayout(ctx); err.(type) {
+	case nil:
+	case *LayoutError:
+		refuse(err.Error())
+		return nil
+	default:
+		return err
+	}
+	if j.refusal.Swap(nil) != nil {
+		j.log.Info().Msg("writes are accepted again")
+	}
+	return nil
+}
+
+// LayoutError says that the journal in Redis has another layout than the one configured and is still in use.
+type LayoutError struct {
+	Prefix                             string
+	Format, Partitions                 string // as found
+	ConfiguredFormat, ConfiguredNumber int
+	Marks, Parked                      int64
+}
+
+func (e *LayoutError) Error() string {
+	return fmt.Sprintf("the journal %q is laid out in format %s with %s partitions, this process is configured for "+
+		"format %d with %d, and %d marks and %d parked keys are in it: flush and clear it with the earlier "+
+		"configuration first, or set journal.partitions = %s",
+		e.Prefix, e.Format, e.Partitions, e.ConfiguredFormat, e.ConfiguredNumber, e.Marks, e.Parked, e.Partitions)
+}
+
+// checkLayout compares the layout in Redis with ours, in one step with writing ours where that harms nothing.
+func (j *Journal) checkLayout(ctx context.Context) error {
+	reply, err := scriptMeta.Run(ctx, j.rdb, []string{j.keys.Meta()},
+		mapping.JournalFormat, j.cfg.Partitions, j.cfg.Prefix).Slice()
+	if err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	format, partitions := fmt.Sprint(reply[0]), fmt.Sprint(reply[1])
+	if format == strconv.Itoa(mapping.JournalFormat) && partitions == strconv.Itoa(j.cfg.Partitions) {
+		return nil
+	}
+	return &LayoutError{
+		Prefix: j.cfg.Prefix, Format: format, Partitions: partitions,
+		ConfiguredFormat: mapping.JournalFormat, ConfiguredNumber: j.cfg.Partitions,
+		Marks: reply[2].(int64), Parked: reply[3].(int64),
+	}
+}
+
+// count counts the marks and parked keys of all partitions in one round trip.
+func (j *Journal) count(ctx context.Context) error {
+	added := j.added.Load() // what is added from here on may be counted twice until the next count, never missed
+	pipe := j.rdb.Pipeline()
+	var sets []*redis.IntCmd
+	var parked []*redis.IntCmd
+	var oldest []*redis.ZSliceCmd
+	for p := range j.cfg.Partitions {
+		names := j.partition(p)
+		for _, set := range []string{names.dirty, names.flushing} {
+			sets = append(sets, pipe.ZCard(ctx, set))
+			oldest = append(oldest, pipe.ZRangeWithScores(ctx, set, 0, 0))
+		}
+		parked = append(parked, pipe.HLen(ctx, names.parked))
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return err
+	}
+	var marks, held, first int64
+	for i, set := range sets {
+		marks += set.Val()
+		if z := oldest[i].Val(); len(z) > 0 && (first == 0 || int64(z[0].Score) < first) {
+			first = int64(z[0].Score)
+		}
+	}
+	for _, n := range parked {
+		held += n.Val()
+	}
+	j.counted.Store(marks)
+	j.added.Add(-added)
+	j.parked.Store(held)
+	j.oldest.Store(first)
+	return nil
+}
+
+// partition is the names of the keys of one partition.
+type partition struct{ fence, dirty, flushing, expire, parked string }
+
+func (j *Journal) partition(p int) partition {
+	return partition{
+		fence:    string(j.keys.AppendFence(nil, p)),
+		dirty:    string(j.keys.AppendDirty(nil, p)),
+		flushing: string(j.keys.AppendFlushing(nil, p)),
+		expire:   string(j.keys.AppendExpire(nil, p)),
+		parked:   string(j.keys.AppendParked(nil, p)),
+	}
+}

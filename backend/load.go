@@ -1,0 +1,363 @@
+package backend
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"math"
+	mathrand "math/rand/v2"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"keyrow/mapping"
+)
+
+const (
+	// roundKeys and roundBytes bound the keys of one round, and so the size of its SELECT: an IN of 256 keys has the
+	// most of what batching gains, and a statement of 256 KiB, twice that when every byte is escaped, is within any
+	// max_allowed_packet in use.
+	roundKeys  = 256
+	roundBytes = 256 << 10
+
+	// leaseMargin is how much longer a lease lasts than the SELECT it covers: time for the fill that follows.
+	leaseMargin = time.Second
+
+	// A key whose lease is another's is looked at again after pollFirst, then ever later up to pollLast.
+	pollFirst = 5 * time.Millisecond
+	pollLast  = 50 * time.Millisecond
+
+	// maxLost is how many fills of a key in a row may be rejected, with nothing there instead, before the row is
+	// answered without being cached.
+	maxLost = 4
+
+	// ttlJitter is the share by which a TTL is made longer or shorter, so that what was filled together does not
+	// expire together.
+	ttlJitter = 0.1
+
+	// releaseTimeout bounds giving back leases after a failed SELECT; those not given back run out.
+	releaseTimeout = time.Second
+)
+
+var errClosed = &Error{CodeErr, "shutting down: nothing was read"}
+
+// A Loader reads rows for keys that have no image, and caches them.
+//
+// Keys of one mapping are read in rounds, one at a time: keys that are asked for while a round is under way go together
+// in the next. A round has three stages, each one round trip for all of its keys: acquire (look again, take the lease),
+// select (the rows of the leased keys), fill (cache, if the lease is still ours). See load_round.go.
+type Loader struct {
+	rdb     *redis.Client
+	db      *sql.DB
+	journal mapping.Journal
+	timeout time.Duration // of a SELECT
+	lease   time.Duration
+	hook    func(point string)
+	log     zerolog.Logger
+	sets    []journalSets // of each partition
+
+	token    string // start of every token of this Loader
+	tokens   atomic.Uint64
+	counters loadCounters
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // run, one for each of queues
+
+	mu     sync.Mutex
+	closed bool
+	queues map[*mapping.Mapping]*queue // those with a key under way
+}
+
+// journalSets are the names of the sets of one partition that tell of deleted rows.
+type journalSets struct{ dirty, flushing, parked string }
+
+// queue is what is under way for one mapping. Its fields are guarded by Loader.mu.
+type queue struct {
+	m     *mapping.Mapping
+	loads map[string]*load // every key under way
+	ready []*load          // to go into the next round, in order
+	later []*load          // leased by another; looked at again once due
+	wake  chan struct{}    // tells run, which waits for a key to come due, that one is ready
+}
+
+// load is one key under way, and who waits for it. Its fields belong to the round it is in, but for waiters, which
+// Loader.mu guards.
+type load struct {
+	key     []byte
+	waiters []func(image []byte, err error)
+
+	asked int // how many of waiters had joined when acquire was last sent
+	sent  int // how many of waiters had joined when the last script was sent
+
+	polls  int       // how often acquire found the lease another's
+	due    time.Time // when to look again
+	giveUp time.Time // when to stop waiting for another's lease
+	lost   int       // how many fills in a row were rejected with nothing there instead
+}
+
+// LoaderOptions are what a Loader works on. All but Hook and Log are required.
+type LoaderOptions struct {
+	Redis   *redis.Client
+	DB      *sql.DB // the pool of OpenMySQL
+	Journal mapping.Journal
+	// Timeout of one SELECT, the wait for a free connection included.
+	Timeout time.Duration
+	// Hook is called at HookGranted, HookSelected and HookFilled, on the goroutine of the round.
+	Hook func(point string)
+	Log  zerolog.Logger
+}
+
+// Points of a round at which LoaderOptions.Hook is called, in this order.
+const (
+	HookGranted  = "load.granted"  // leases were taken, and nothing was read yet
+	HookSelected = "load.selected" // the rows were read, and nothing was cached yet
+	HookFilled   = "load.filled"   // the fills have run in Redis, and nobody was answered yet
+)
+
+// NewLoader returns a Loader that lives until Close.
+func NewLoader(o LoaderOptions) *Loader {
+	if o.Hook == nil {
+		o.Hook = func(string) {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Loader{
+		rdb: o.Redis, db: o.DB, journal: o.Journal,
+		timeout: o.Timeout, lease: o.Timeout + leaseMargin,
+		hook: o.Hook, log: o.Log,
+		token: rand.Text() + ":",
+		ctx:   ctx, cancel: cancel,
+		queues: make(map[*mapping.Mapping]*queue),
+	}
+	for p := range o.Journal.Partitions {
+		l.sets = append(l.sets, journalSets{
+			dirty:    string(o.Journal.AppendDirty(nil, p)),
+			flushing: string(o.Journal.AppendFlushing(nil, p)),
+			parked:   string(o.Journal.AppendParked(nil, p)),
+		})
+	}
+	return l
+}
+
+// Load reads the row of key, which has no image as far as the caller knows, and calls done once, from any goroutine:
+// with the image, which is shared and not to be changed; with nil if the row does not exist; or with an error that says
+// what a client is told. done must not block. Load keeps no reference to key.
+func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, err error)) {
+	l.counters.loads.Add(1)
+	if !m.Names(key) {
+		done(nil, nil)
+		return
+	}
+	if !l.join(m, key, done) {
+		l.counters.errors.Add(1)
+		done(nil, errClosed)
+	}
+}
+
+// join makes done wait for key, and starts the rounds of the mapping if there are none under way. It is false if the
+// Loader is closed.
+func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, err error)) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	q := l.queues[m]
+	if q == nil {
+		q = &queue{m: m, loads: make(map[string]*load), wake: make(chan struct{}, 1)}
+		l.queues[m] = q
+		l.wg.Add(1)
+		go l.run(q)
+	}
+	if ld := q.loads[string(key)]; ld != nil {
+		l.counters.joined.Add(1)
+		ld.waiters = append(ld.waiters, done)
+		return true
+	}
+	ld := &load{key: append([]byte(nil), key...), waiters: []func([]byte, error){done}}
+	q.loads[string(key)] = ld
+	q.ready = append(q.ready, ld)
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// Close ends the rounds under way and waits for them. Who still waits for a key gets an error.
+func (l *Loader) Close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.cancel()
+	l.wg.Wait()
+}
+
+// run runs the rounds of a mapping until no key is under way.
+func (l *Loader) run(q *queue) {
+	defer l.wg.Done()
+	for l.ctx.Err() == nil {
+		loads, pause, idle := l.next(q)
+		switch {
+		case idle:
+			return
+		case len(loads) > 0:
+			l.round(q, loads)
+		default:
+			timer := time.NewTimer(pause)
+			select {
+			case <-timer.C:
+			case <-q.wake:
+			case <-l.ctx.Done():
+			}
+			timer.Stop()
+		}
+	}
+	l.abandon(q)
+}
+
+// next takes the keys of the next round; or says how long to wait for one; or that nothing is under way, and then the
+// queue is gone and run must end.
+func (l *Loader) next(q *queue) (loads []*load, pause time.Duration, idle bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(q.loads) == 0 {
+		delete(l.queues, q.m)
+		return nil, 0, true
+	}
+
+	if len(q.later) > 0 {
+		now := time.Now()
+		pause = math.MaxInt64
+		later := q.later[:0]
+		for _, ld := range q.later {
+			if d := ld.due.Sub(now); d > 0 {
+				pause = min(pause, d)
+				later = append(later, ld)
+			} else {
+				q.ready = append(q.ready, ld)
+			}
+		}
+		clear(q.later[len(later):])
+		q.later = later
+	}
+
+	n, size := 0, 0
+	for n < len(q.ready) && n < roundKeys {
+		size += len(q.ready[n].key)
+		if n > 0 && size > roundBytes {
+			break
+		}
+		n++
+	}
+	loads = append(loads, q.ready[:n]...)
+	q.ready = slices.Delete(q.ready, 0, n)
+	return loads, pause, false
+}
+
+// abandon answers everybody who still waits, when the Loader is closed.
+func (l *Loader) abandon(q *queue) {
+	l.mu.Lock()
+	delete(l.queues, q.m)
+	var waiters []func([]byte, error)
+	for _, ld := range q.loads {
+		waiters = append(waiters, ld.waiters...)
+	}
+	l.mu.Unlock()
+	l.counters.errors.Add(uint64(len(waiters)))
+	for _, done := range waiters {
+		done(nil, errClosed)
+	}
+}
+
+// answer gives the first n waiters of a key their answer. Those who joined later go into another round.
+func (l *Loader) answer(q *queue, ld *load, n int, image []byte) {
+	l.mu.Lock()
+	waiters := ld.waiters[:n:n]
+	if ld.waiters = ld.waiters[n:]; len(ld.waiters) == 0 {
+		delete(q.loads, string(ld.key))
+	} else {
+		ld.polls, ld.lost, ld.giveUp = 0, 0, time.Time{}
+		q.ready = append(q.ready, ld)
+	}
+	l.mu.Unlock()
+	for _, done := range waiters {
+		done(image, nil)
+	}
+}
+
+// fail gives every waiter of a key the same error: unlike a value, it is as true for those who joined later.
+func (l *Loader) fail(q *queue, ld *load, err error) {
+	if l.ctx.Err() != nil {
+		err = errClosed
+	}
+	l.mu.Lock()
+	waiters := ld.waiters
+	delete(q.loads, string(ld.key))
+	l.mu.Unlock()
+	l.counters.errors.Add(uint64(len(waiters)))
+	for _, done := range waiters {
+		done(nil, err)
+	}
+}
+
+// again puts a key into the next round.
+func (l *Loader) again(q *queue, ld *load) {
+	l.mu.Lock()
+	q.ready = append(q.ready, ld)
+	l.mu.Unlock()
+}
+
+// poll has a key whose lease is another's looked at again after a while. It is false if that went on for as long as a
+// lease lasts.
+func (l *Loader) poll(q *queue, ld *load) bool {
+	now := time.Now()
+	if ld.giveUp.IsZero() {
+		ld.giveUp = now.Add(l.lease)
+	} else if now.After(ld.giveUp) {
+		return false
+	}
+	ld.due = now.Add(backoff(ld.polls))
+	ld.polls++
+	l.mu.Lock()
+	q.later = append(q.later, ld)
+	l.mu.Unlock()
+	return true
+}
+
+// sending notes, for every key, who had joined by now; it is called right before a script is sent for them.
+func (l *Loader) sending(loads []*load) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ld := range loads {
+		ld.sent = len(ld.waiters)
+	}
+}
+
+// newToken is a token no other lease has, and not mapping.NegativeEntry.
+func (l *Loader) newToken() string {
+	return l.token + strconv.FormatUint(l.tokens.Add(1), 36)
+}
+
+// backoff is the pause after the poll of this number, from 0 on: half of it at random.
+func backoff(poll int) time.Duration {
+	d := pollLast
+	if poll < 8 {
+		d = min(d, pollFirst<<poll)
+	}
+	return d/2 + mathrand.N(d/2)
+}
+
+// jittered is ttl in ms, up to ttlJitter longer or shorter; 0 stays 0, and nothing else becomes 0.
+func jittered(ttl time.Duration) int64 {
+	if ttl <= 0 {
+		return 0
+	}
+	spread := (2*mathrand.Float64() - 1) * ttlJitter
+	return max(1, time.Duration(float64(ttl)*(1+spread)).Milliseconds())
+}

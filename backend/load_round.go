@@ -1,0 +1,225 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+var (
+	acquireScript = newScript("acquire")
+	fillScript    = newScript("fill")
+	releaseScript = newScript("release")
+)
+
+// round takes keys through acquire, select and fill. When it returns, every one of them has been answered, or is queued
+// for another round.
+//
+// Who may be answered with what. A waiter gets the result of a script only if the script was sent after the waiter had
+// joined. This interleaving forces it:
+//
+//	round:    fill runs in Redis: the image is stored. Its reply is on the way.
+//	client A: DEL of the row is acknowledged: image gone, "-key" marked.
+//	client B: GET finds nothing, and joins the key, which is still under way.
+//	round:    reads FILLED.
+//
+// B would get the row that was deleted before it asked. So answer takes how many waiters had joined when the script was
+// sent (load.sent), and the later ones go into another round, whose acquire finds what there is now.
+//
+// The same holds for what acquire returns, and for a row that is answered without fill having seen the lease in place:
+// it was the truth at some time after acquire had found neither an image nor a deletion, so it is for those who had
+// joined when that acquire was sent (load.asked), and for nobody else.
+func (l *Loader) round(q *queue, loads []*load) {
+	reads := l.acquire(q, loads)
+	if len(reads) == 0 {
+		return
+	}
+	l.hook(HookGranted)
+
+	err := l.selectRows(q.m, reads)
+	if err != nil {
+		l.release(reads)
+		err = &Error{CodeDBDown, fmt.Sprintf("mysql failed: %v: nothing was read", err)}
+		for _, r := range reads {
+			l.fail(q, r.load, err)
+		}
+		return
+	}
+	l.hook(HookSelected)
+	l.fill(q, reads)
+}
+
+// read is a key whose row is to be read.
+type read struct {
+	*load
+	token string // of the lease; empty: there is none, and the row is not to be cached
+	keys  []string
+
+	image []byte // nil: no row
+	err   error  // the row cannot be made into an image
+}
+
+// acquire answers the keys that need no row, queues again those whose lease is another's, and returns the rest.
+func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
+	calls := make([]*call, len(loads))
+	asked := make([]*read, len(loads))
+	for i, ld := range loads {
+		key := string(ld.key)
+		sets := l.sets[l.journal.Partition(ld.key)]
+		asked[i] = &read{
+			load:  ld,
+			token: l.newToken(),
+			keys:  []string{key, string(l.journal.AppendAux(nil, ld.key)), sets.dirty, sets.flushing, sets.parked},
+		}
+		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.lease.Milliseconds()}}
+	}
+
+	l.sending(loads)
+	for _, ld := range loads {
+		ld.asked = ld.sent
+	}
+	pipeline(l.ctx, l.rdb, acquireScript, calls)
+
+	for i, r := range asked {
+		result, image, err := scriptReply(calls[i])
+		if err != nil {
+			l.fail(q, r.load, err)
+			continue
+		}
+		switch result {
+		case "GRANTED":
+			reads = append(reads, r)
+		case "FULL":
+			r.token = ""
+			reads = append(reads, r)
+		case "WAIT":
+			l.counters.waits.Add(1)
+			if !l.poll(q, r.load) {
+				r.token = ""
+				reads = append(reads, r)
+			}
+		default:
+			l.found(q, r.load, result, image)
+		}
+	}
+	return reads
+}
+
+// fill caches what was read and answers it; the keys without a lease are answered with what was read.
+func (l *Loader) fill(q *queue, reads []*read) {
+	var filled []*read
+	var loads []*load
+	var broken []*read
+	for _, r := range reads {
+		switch {
+		case r.err != nil:
+			broken = append(broken, r)
+		case r.token == "":
+			l.counters.direct.Add(1)
+			l.answer(q, r.load, r.asked, r.image)
+		default:
+			filled = append(filled, r)
+			loads = append(loads, r.load)
+		}
+	}
+	l.release(broken)
+	for _, r := range broken {
+		l.fail(q, r.load, r.err)
+	}
+	if len(filled) == 0 {
+		return
+	}
+
+	calls := make([]*call, len(filled))
+	for i, r := range filled {
+		if r.image == nil {
+			calls[i] = &call{keys: r.keys, args: []any{r.token, "0", jittered(q.m.NegativeTTL), ""}}
+		} else {
+			calls[i] = &call{keys: r.keys, args: []any{r.token, "1", jittered(q.m.TTL), r.image}}
+		}
+	}
+	l.sending(loads)
+	pipeline(l.ctx, l.rdb, fillScript, calls)
+	l.hook(HookFilled)
+
+	for i, r := range filled {
+		result, image, err := scriptReply(calls[i])
+		if err != nil {
+			l.fail(q, r.load, err)
+			continue
+		}
+		switch result {
+		case "FILLED":
+			l.counters.fills.Add(1)
+			l.answer(q, r.load, r.sent, r.image)
+		case "UNCACHED":
+			l.counters.uncached.Add(1)
+			l.log.Debug().Str("mapping", q.m.Name).Bytes("why", image).Msg("redis did not take a fill")
+			l.answer(q, r.load, r.sent, r.image)
+		case "LOST":
+			l.counters.rejected.Add(1)
+			if r.lost++; r.lost < maxLost {
+				l.again(q, r.load)
+			} else {
+				// Something takes leases away as fast as they are given, eviction for one. The row that was read is an
+				// answer all the same.
+				l.counters.direct.Add(1)
+				l.answer(q, r.load, r.asked, r.image)
+			}
+		default:
+			l.counters.rejected.Add(1)
+			l.found(q, r.load, result, image)
+		}
+	}
+}
+
+// found answers a key of which a script told what there is.
+func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
+	switch result {
+	case "HIT":
+		l.counters.hits.Add(1)
+	case "GONE":
+		l.counters.gone.Add(1)
+	case "NEG":
+		l.counters.negatives.Add(1)
+	default:
+		l.fail(q, ld, &Error{CodeUpstream, fmt.Sprintf("redis answered a script with %.40q: nothing was read", result)})
+		return
+	}
+	l.answer(q, ld, ld.sent, image)
+}
+
+// release gives the leases back, as far as Redis lets it.
+func (l *Loader) release(reads []*read) {
+	var calls []*call
+	for _, r := range reads {
+		if r.token != "" {
+			calls = append(calls, &call{keys: r.keys[1:2], args: []any{r.token}})
+		}
+	}
+	if len(calls) == 0 {
+		return
+	}
+	// Close cancels l.ctx, and the lease is to go all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), releaseTimeout)
+	defer cancel()
+	pipeline(ctx, l.rdb, releaseScript, calls)
+}
+
+// scriptReply is the array acquire or fill returned: its first word, and what came with it. The error is one a client
+// can be given.
+func scriptReply(c *call) (result string, value []byte, err error) {
+	if c.err != nil && c.err != redis.Nil {
+		return "", nil, fromRedis(c.err, "nothing was read")
+	}
+	reply, _ := c.reply.([]any)
+	if len(reply) > 0 {
+		result, _ = reply[0].(string)
+	}
+	if len(reply) > 1 {
+		s, _ := reply[1].(string)
+		value = []byte(s)
+	}
+	return result, value, nil
+}

@@ -1,0 +1,48 @@
+-- acquire: what a reader does who found no image. Looks again, in one step with the journal, and takes the lease of
+-- the key if the row has to be read.
+--
+-- KEYS  1 image  2 aux  3 dirty  4 flushing  5 parked (all of one key and its partition)
+-- ARGV  1 token, unique to this call  2 lease in ms
+--
+-- Returns an array:
+--   HIT image   the image is there
+--   GONE        the row is deleted, though MySQL may still have it
+--   NEG         a negative entry: the row did not exist a moment ago
+--   WAIT        another reader has the lease
+--   GRANTED     the lease is taken: aux holds the token
+--   FULL        there is no memory for a lease; the row may be read, but not cached
+-- or the error of reading the image, WRONGTYPE.
+
+local image = redis.pcall('GET', KEYS[1])
+if type(image) == 'table' then
+  return image
+end
+if image then
+  return {'HIT', image}
+end
+
+local deleted = '-' .. KEYS[1]
+if redis.call('ZSCORE', KEYS[3], deleted) or redis.call('ZSCORE', KEYS[4], deleted) then
+  return {'GONE'}
+end
+local why = redis.call('HGET', KEYS[5], KEYS[1])
+if why and string.sub(why, 1, 10) == '{"mark":"-' then
+  return {'GONE'}
+end
+
+local aux = redis.call('GET', KEYS[2])
+if aux == '-' then
+  return {'NEG'}
+end
+if aux then
+  return {'WAIT'}
+end
+
+local taken = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+if taken.err then
+  if string.find(taken.err, 'OOM', 1, true) then
+    return {'FULL'}
+  end
+  return taken
+end
+return {'GRANTED'}

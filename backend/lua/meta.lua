@@ -1,0 +1,24 @@
+-- meta compares the layout of the journal with the caller's and writes the caller's where there is none, or where
+-- no key is pending or parked in the other one.
+--
+-- KEYS 1 meta
+-- ARGV 1 format, 2 partitions, 3 prefix of the journal
+-- Returns {format in force, partitions in force, number of marks, number of parked keys}; the numbers are of the
+-- layout found where that differs, else 0.
+local format = redis.call('HGET', KEYS[1], 'format')
+local partitions = redis.call('HGET', KEYS[1], 'partitions')
+local marks, parked = 0, 0
+if format and partitions and (format ~= ARGV[1] or partitions ~= ARGV[2]) then
+  for p = 0, (tonumber(partitions) or 0) - 1 do
+    local name = ARGV[3] .. ':{' .. p .. '}:'
+    marks = marks + redis.call('ZCARD', name .. 'dirty') + redis.call('ZCARD', name .. 'flushing')
+    parked = parked + redis.call('HLEN', name .. 'parked')
+  end
+  if marks + parked > 0 then
+    return {format, partitions, marks, parked}
+  end
+end
+if format ~= ARGV[1] or partitions ~= ARGV[2] then
+  redis.call('HSET', KEYS[1], 'format', ARGV[1], 'partitions', ARGV[2])
+end
+return {ARGV[1], ARGV[2], 0, 0}

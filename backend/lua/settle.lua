@@ -1,0 +1,50 @@
+-- settle takes the marks of keys that are done out of flushing, and gives the keys that were not written again
+-- meanwhile their residency.
+--
+-- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked
+-- ARGV 1 token, 2 what the name of an aux key has before the key, then two per key: key, residency
+--   residency  > 0 the row is written, the image stays for so many milliseconds
+--              0   the row is written, the image stays
+--              -1  the row is written, the image goes: what MySQL made of it may differ
+--              -2  there was nothing to write
+-- Returns the number of marks removed, or the error FENCED.
+--
+-- A deadline is held against the clock of Redis, since PEXPIREAT is too: that of the caller may be off.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return redis.error_reply('FENCED the partition has another owner')
+end
+local function drop(key)
+  redis.call('DEL', key, ARGV[2] .. key .. '}')
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local removed = 0
+for i = 3, #ARGV, 2 do
+  local key, residency = ARGV[i], tonumber(ARGV[i + 1])
+  removed = removed + redis.call('ZREM', KEYS[3], '+' .. key, '-' .. key, '?' .. key)
+  if residency ~= -2 then
+    redis.call('HDEL', KEYS[5], key)
+  end
+  local again = redis.call('ZMSCORE', KEYS[2], '+' .. key, '-' .. key, '?' .. key)
+  if not (again[1] or again[2] or again[3]) then
+    local deadline = redis.call('HGET', KEYS[4], key)
+    if deadline then
+      redis.call('HDEL', KEYS[4], key)
+      deadline = tonumber(deadline)
+    end
+    if residency == -1 then
+      drop(key)
+    elseif residency == -2 then
+      -- no image to give a residency
+    elseif deadline then
+      if deadline <= now then
+        drop(key)
+      else
+        redis.call('PEXPIREAT', key, string.format('%.0f', deadline))
+      end
+    elseif residency > 0 then
+      redis.call('PEXPIRE', key, ARGV[i + 1])
+    end
+  end
+end
+return removed

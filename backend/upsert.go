@@ -1,0 +1,195 @@
+package backend
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// land brings items into MySQL, in their order, and gives each an end.
+//
+// They go in one transaction. If a statement of it fails by the fault of a row, everything before it goes in a
+// transaction of its own, the rows of the statement are halved until the one at fault stands alone, and what comes
+// after goes on. So one bad row in a statement of n costs 2*log2(n) statements more, and one more for each statement
+// before it. The parts are transactions and not statements of one, for an error may have rolled back all of it
+// without saying so, and what came before would count as written.
+//
+// An error is one of the server or of the way to it; then some items have an end, and all are to be done again.
+func (o *owner) land(ctx context.Context, items []*item) error {
+	for len(items) > 0 {
+		at, n, err := o.transact(ctx, items)
+		if err == nil {
+			for _, it := range items {
+				it.end = endLanded
+			}
+			return nil
+		}
+		class := classify(err)
+		if n == 0 || class == transient {
+			if n == 1 && len(items) == 1 && mysqlCode(err) == errLockWait {
+				it := items[0]
+				o.postpone(it, time.Now(), true)
+				it.end = endDefer
+				o.log.Warn().Str("key", it.key).Err(err).Msg("row is locked by somebody else; it waits, the others go on")
+				return nil
+			}
+			return err
+		}
+		if err := o.land(ctx, items[:at]); err != nil {
+			return err
+		}
+		failed, after := items[at:at+n], items[at+n:]
+		switch {
+		case class == schema:
+			m := failed[0].m
+			o.f.pause(m, err)
+			for _, it := range items[at:] {
+				if it.m == m {
+					it.end = endDefer
+				}
+			}
+			after = slices.DeleteFunc(slices.Clone(after), func(it *item) bool { return it.m == m })
+		case n == 1:
+			failed[0].park(err)
+		default:
+			if err := o.land(ctx, failed[:n/2]); err != nil {
+				return err
+			}
+			if err := o.land(ctx, failed[n/2:]); err != nil {
+				return err
+			}
+		}
+		items = after
+	}
+	return nil
+}
+
+// transact writes items in one transaction. If that fails, items[at:at+n] are those of the statement that did; n is 0
+// if it was none of them. Nothing was written then, or, if the session is lost during the commit, perhaps all.
+func (o *owner) transact(ctx context.Context, items []*item) (at, n int, err error) {
+	if _, err := o.exec(ctx, "START TRANSACTION"); err != nil {
+		return 0, 0, lost(err)
+	}
+	for at < len(items) {
+		n, err := o.write(ctx, items[at:])
+		if err != nil {
+			if classify(err) == transient && !keeps(err) {
+				return at, n, lost(err)
+			}
+			if _, failed := o.exec(ctx, "ROLLBACK"); failed != nil {
+				return at, 0, lost(failed)
+			}
+			return at, n, err
+		}
+		at += n
+	}
+	o.f.hook(HookBeforeCommit)
+	if _, err := o.exec(ctx, "COMMIT"); err != nil {
+		// Whatever MySQL says: no row is at fault here, and the session may be in any state.
+		return 0, 0, lost(err)
+	}
+	for i, it := range items {
+		if i == 0 || it.m != items[i-1].m {
+			o.f.resume(it.m)
+		}
+	}
+	return 0, 0, nil
+}
+
+// write writes the first items in one statement, or in two if it is a single one, and returns how many these were.
+func (o *owner) write(ctx context.Context, items []*item) (n int, err error) {
+	b := o.builder(items[0].m)
+	if items[0].step == stepDelete {
+		query, args, n := b.delete(items)
+		o.f.stats.deletes.Add(1)
+		_, err := o.exec(ctx, query, args...)
+		return n, err
+	}
+	if err := o.fits(items[0]); err != nil {
+		return 1, err
+	}
+	if items[0].m.UpdateFirst() {
+		query, args := b.update(items[0])
+		o.f.stats.upserts.Add(1)
+		if matched, err := o.exec(ctx, query, args...); err != nil || matched > 0 {
+			return 1, err
+		}
+		query, args = b.insert(items[0])
+		o.f.stats.upserts.Add(1)
+		_, err := o.exec(ctx, query, args...)
+		return 1, err
+	}
+	query, args, n := b.upsert(items, o.packet)
+	o.f.stats.upserts.Add(1)
+	_, err = o.exec(ctx, query, args...)
+	return n, err
+}
+
+// fits refuses a row with a value that no statement can carry.
+func (o *owner) fits(it *item) error {
+	for i, v := range it.row {
+		if n := size(v); n > o.packet {
+			return &tooLarge{it.m.WriteColumns()[i], n, o.packet}
+		}
+	}
+	return nil
+}
+
+type tooLarge struct {
+	column       string
+	bytes, limit int
+}
+
+func (e *tooLarge) Error() string {
+	return fmt.Sprintf("column %q: %d bytes, and max_allowed_packet of mysql is %d", e.column, e.bytes, e.limit)
+}
+
+// sort puts items into the order in which they are written: deletions first, since they may free what a unique index
+// holds; tables in the order of their foreign keys, for deletions backwards; rows by their keys, so that all owners
+// lock them in the same order.
+func (o *owner) sort(items []*item) {
+	slices.SortFunc(items, func(a, b *item) int {
+		if a.step != b.step {
+			return cmp.Compare(b.step, a.step)
+		}
+		if a.m != b.m {
+			if a.step == stepDelete {
+				a, b = b, a
+			}
+			return cmp.Or(cmp.Compare(o.ranks[a.m], o.ranks[b.m]), strings.Compare(a.m.Name, b.m.Name))
+		}
+		for i := range min(len(a.id), len(b.id)) {
+			if c := compare(a.id[i], b.id[i]); c != 0 {
+				return c
+			}
+		}
+		return strings.Compare(a.key, b.key)
+	})
+}
+
+// compare orders two values of one key column.
+func compare(a, b any) int {
+	switch a := a.(type) {
+	case int64:
+		if b, ok := b.(int64); ok {
+			return cmp.Compare(a, b)
+		}
+	case uint64:
+		if b, ok := b.(uint64); ok {
+			return cmp.Compare(a, b)
+		}
+	case string:
+		if b, ok := b.(string); ok {
+			return strings.Compare(a, b)
+		}
+	case []byte:
+		if b, ok := b.([]byte); ok {
+			return bytes.Compare(a, b)
+		}
+	}
+	return strings.Compare(fmt.Sprint(a), fmt.Sprint(b))
+}

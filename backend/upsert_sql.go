@@ -1,0 +1,195 @@
+package backend
+
+import (
+	"strings"
+
+	"keyrow/mapping"
+)
+
+// Limits of one statement. MySQL has 65,535 placeholders; a few hundred rows have all that grouping gains, and hold
+// their locks for a moment only. Deletions are fewer because each may be a range for the optimizer to look at.
+const (
+	maxPlaceholders = 65535
+	maxInserts      = 500
+	maxDeletes      = 100
+)
+
+// builder writes the statements of one mapping.
+type builder struct {
+	m        *mapping.Mapping
+	keys     []string // key columns, quoted
+	columns  []string // columns to write, quoted
+	values   []int    // those of columns that are no key columns
+	head     string   // INSERT INTO t (c, …) VALUES
+	conflict string   // ON DUPLICATE KEY UPDATE …
+}
+
+func newBuilder(m *mapping.Mapping) *builder {
+	b := &builder{m: m}
+	isKey := make(map[string]bool)
+	for _, name := range m.KeyColumns() {
+		isKey[name] = true
+		b.keys = append(b.keys, quoteName(name))
+	}
+	var set []string
+	for i, name := range m.WriteColumns() {
+		c := quoteName(name)
+		b.columns = append(b.columns, c)
+		if !isKey[name] {
+			b.values = append(b.values, i)
+			set = append(set, c+"=VALUES("+c+")")
+		}
+	}
+	if len(set) == 0 {
+		set = []string{b.keys[0] + "=VALUES(" + b.keys[0] + ")"}
+	}
+	b.head = "INSERT INTO " + m.Table() + " (" + strings.Join(b.columns, ",") + ") VALUES "
+	b.conflict = " ON DUPLICATE KEY UPDATE " + strings.Join(set, ",")
+	return b
+}
+
+// builder returns the builder of a mapping; they are forgotten when the mappings change.
+func (o *owner) builder(m *mapping.Mapping) *builder {
+	b := o.builders[m]
+	if b == nil {
+		b = newBuilder(m)
+		o.builders[m] = b
+	}
+	return b
+}
+
+// upsert is one statement for as many of the first items as belong together and fit, at least one. It is for mappings
+// where a duplicate can only be the row of the key itself.
+func (b *builder) upsert(items []*item, packet int) (query string, args []any, n int) {
+	most := max(1, min(maxInserts, maxPlaceholders/len(b.columns)))
+	var q strings.Builder
+	q.WriteString(b.head)
+	budget := packet - len(b.head) - len(b.conflict) - 1024
+	for _, it := range items {
+		if n == most || it.m != b.m || it.step != stepUpsert {
+			break
+		}
+		for _, v := range it.row {
+			budget -= 2*size(v) + 16 // every byte may be escaped
+		}
+		if n > 0 && budget < 0 {
+			break
+		}
+		if n > 0 {
+			q.WriteByte(',')
+		}
+		args = b.tuple(&q, args, it)
+		n++
+	}
+	q.WriteString(b.conflict)
+	return q.String(), args, n
+}
+
+// insert is the statement for a row that is not there.
+func (b *builder) insert(it *item) (string, []any) {
+	var q strings.Builder
+	q.WriteString(b.head)
+	args := b.tuple(&q, nil, it)
+	return q.String(), args
+}
+
+// tuple writes (?,DEFAULT,?).
+func (b *builder) tuple(q *strings.Builder, args []any, it *item) []any {
+	for i, v := range it.row {
+		if i == 0 {
+			q.WriteByte('(')
+		} else {
+			q.WriteByte(',')
+		}
+		args = value(q, args, v)
+	}
+	q.WriteByte(')')
+	return args
+}
+
+func value(q *strings.Builder, args []any, v any) []any {
+	if v == mapping.DefaultValue {
+		q.WriteString("DEFAULT")
+		return args
+	}
+	q.WriteByte('?')
+	return append(args, v)
+}
+
+// update is the statement for the row of the key itself, and no alias of it.
+func (b *builder) update(it *item) (query string, args []any) {
+	var q strings.Builder
+	q.WriteString("UPDATE " + b.m.Table() + " SET ")
+	for n, i := range b.values {
+		if n > 0 {
+			q.WriteByte(',')
+		}
+		q.WriteString(b.columns[i] + "=")
+		args = value(&q, args, it.row[i])
+	}
+	if len(b.values) == 0 {
+		q.WriteString(b.keys[0] + "=" + b.keys[0])
+	}
+	q.WriteString(" WHERE ")
+	args = b.match(&q, args, it)
+	return q.String(), args
+}
+
+// delete is one statement for as many of the first items as belong together and fit, at least one.
+func (b *builder) delete(items []*item) (query string, args []any, n int) {
+	for n < min(len(items), maxDeletes) && items[n].m == b.m && items[n].step == stepDelete {
+		n++
+	}
+	var q strings.Builder
+	q.WriteString("DELETE FROM " + b.m.Table() + " WHERE ")
+	if _, text := items[0].id[0].(string); len(b.keys) == 1 && !text {
+		q.WriteString(b.keys[0] + " IN (")
+		for i, it := range items[:n] {
+			if i > 0 {
+				q.WriteByte(',')
+			}
+			q.WriteByte('?')
+			args = append(args, it.id[0])
+		}
+		q.WriteByte(')')
+		return q.String(), args, n
+	}
+	for i, it := range items[:n] {
+		if i > 0 {
+			q.WriteString(" OR ")
+		}
+		q.WriteByte('(')
+		args = b.match(&q, args, it)
+		q.WriteByte(')')
+	}
+	return q.String(), args, n
+}
+
+// match writes the condition that is true for the row of the key alone. Text is compared twice: by its collation, which
+// an index can answer, and by its bytes in utf8mb4, the encoding of keys, which tells Bob from bob and from Bob with a
+// space.
+func (b *builder) match(q *strings.Builder, args []any, it *item) []any {
+	for i, c := range b.keys {
+		if i > 0 {
+			q.WriteString(" AND ")
+		}
+		q.WriteString(c + "=?")
+		args = append(args, it.id[i])
+		if _, text := it.id[i].(string); text {
+			q.WriteString(" AND CAST(CONVERT(" + c + " USING utf8mb4) AS BINARY)=CAST(? AS BINARY)")
+			args = append(args, it.id[i])
+		}
+	}
+	return args
+}
+
+// size is about how many bytes a value takes in a statement before it is escaped.
+func size(v any) int {
+	switch v := v.(type) {
+	case string:
+		return len(v)
+	case []byte:
+		return len(v)
+	}
+	return 20
+}
