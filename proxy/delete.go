@@ -1,0 +1,182 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha1" // #nosec G505 -- the name Redis gives a script
+	_ "embed"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/tidwall/redcon"
+
+	"keyrow/mapping"
+)
+
+//go:embed lua/del.lua
+var delScript []byte
+
+var delSHA = func() []byte {
+	sum := sha1.Sum(delScript) // #nosec G401
+	return []byte(hex.EncodeToString(sum[:]))
+}()
+
+// del serves DEL and UNLINK. With mapped keys among its keys it runs as a script: what happens to a key depends on
+// its marks, and the answer counts rows that are only in MySQL.
+func (s *session) del(c *command, req request) {
+	keys := req.args[1:]
+	d := deletion{command: []byte(c.name), keys: keys, how: make([]deletedKey, len(keys))}
+	anyMapped, anyRow := false, false
+	for i, key := range keys {
+		m := s.mapped(key)
+		if m == nil {
+			continue
+		}
+		anyMapped = true
+		d.how[i] = deletedKey{m: m, row: m.DeleteRow}
+		if !m.DeleteRow {
+			continue
+		}
+		anyRow = true
+		if err := s.writable(m, key); err != nil {
+			s.refuseKnown(err)
+			return
+		}
+	}
+	if err := s.objection(&command{name: c.name, keys: c.keys, scan: c.scan}, req.args); err != nil {
+		s.refuseKnown(err)
+		return
+	}
+	if !anyMapped {
+		s.forward(req)
+		return
+	}
+	s.settle()
+	there, err := d.run(s)
+	if err != nil {
+		s.refuse(err)
+		return
+	}
+	if anyRow {
+		s.srv.stats.Deletes.Add(1)
+	}
+	s.scratch = redcon.AppendInt(s.scratch[:0], there)
+	s.answer(s.scratch)
+}
+
+// deletion is one DEL or UNLINK.
+type deletion struct {
+	command []byte
+	keys    [][]byte
+	how     []deletedKey
+}
+
+type deletedKey struct {
+	m     *mapping.Mapping // nil: not mapped
+	row   bool
+	known byte // '1' or '0' once MySQL was asked, else 0
+}
+
+// run returns how many of the keys were there.
+func (d *deletion) run(s *session) (int64, error) {
+	for range 2 {
+		reply, err := d.eval(s)
+		if err != nil {
+			return 0, err
+		}
+		nums, err := integers(reply)
+		if err != nil {
+			return 0, err
+		}
+		if nums[0] >= 0 {
+			s.srv.gate.Marked(int(nums[1]))
+			return nums[0], nil
+		}
+		if err := d.lookUp(s, nums[1:]); err != nil {
+			return 0, err
+		}
+	}
+	return 0, refused("the keys changed while they were deleted; nothing was deleted, try again")
+}
+
+// lookUp asks MySQL for the rows that the script could not tell of; places count from 1.
+func (d *deletion) lookUp(s *session, places []int64) error {
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		first error
+	)
+	for _, at := range places {
+		if at < 1 || int(at) > len(d.how) {
+			return fmt.Errorf("redis answered DEL with place %d of %d", at, len(d.how))
+		}
+		k := &d.how[at-1]
+		wg.Add(1)
+		s.srv.loader.Load(k.m, d.keys[at-1], func(image []byte, err error) {
+			defer wg.Done()
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err != nil && first == nil:
+				first = err
+			case image != nil:
+				k.known = '1'
+			default:
+				k.known = '0'
+			}
+		})
+	}
+	wg.Wait()
+	return first
+}
+
+// eval runs the script on the client's lane, so with the client's own rights.
+func (d *deletion) eval(s *session) ([]byte, error) {
+	j := s.srv.journal
+	args := make([][]byte, 0, 6+4*len(d.keys))
+	args = append(args, []byte("EVALSHA"), delSHA, strconv.AppendInt(nil, int64(len(d.keys)), 10))
+	args = append(args, d.keys...)
+	args = append(args, d.command, []byte(j.Prefix), strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
+	for i, k := range d.how {
+		what, known := "plain", byte('?')
+		switch {
+		case k.m != nil && k.row:
+			what = "row"
+		case k.m != nil:
+			what = "cache"
+		}
+		if k.known != 0 {
+			known = k.known
+		}
+		args = append(args, []byte(what), strconv.AppendInt(nil, int64(j.Partition(d.keys[i])), 10), []byte{known})
+	}
+	reply, err := s.call(args...)
+	if err == nil && bytes.HasPrefix(reply, []byte("-NOSCRIPT")) {
+		args[0], args[1] = []byte("EVAL"), delScript
+		reply, err = s.call(args...)
+	}
+	return reply, err
+}
+
+// integers reads an array of at least two integers.
+func integers(reply []byte) ([]int64, error) {
+	if reply[0] == '-' {
+		return nil, redisReply(bytes.TrimRight(reply[1:], "\r\n"))
+	}
+	elems, ok := elements(nil, reply)
+	nums := make([]int64, 0, len(elems))
+	for _, e := range elems {
+		n, isInt := parseInt(bytes.TrimRight(e[1:], "\r\n"))
+		if e[0] != ':' || !isInt {
+			ok = false
+			break
+		}
+		nums = append(nums, n)
+	}
+	if !ok || len(nums) < 2 {
+		return nil, fmt.Errorf("redis answered a delete with %.64q, so it is unknown whether it was applied", reply)
+	}
+	return nums, nil
+}

@@ -1,0 +1,404 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+const (
+	laneReadBuffer = 64 << 10 // bytes; larger replies stream through in pieces of this size
+	laneBacklog    = 4 << 20  // bytes waiting for the writer at which sessions stop adding more
+	laneKeep       = 1 << 20  // bytes; a larger write buffer is dropped after its write
+	maxCollected   = MaxBulk + 1<<20
+)
+
+// lane is one connection to Redis, shared by many sessions and used full duplex. Sessions append whole commands to
+// out and what they expect for them to fifo; the writer writes out in one go; the reader frames the replies and hands
+// each to the expectation at the head. A lane connects again by itself, and no command is ever written twice.
+type lane struct {
+	up   *upstream
+	set  *laneSet
+	mu   sync.Mutex
+	work sync.Cond // out has bytes, or the connection ended
+	room sync.Cond // out was taken, or the state changed
+
+	// Guarded by mu.
+	state  laneState
+	reason error // why the lane is down
+	conn   net.Conn
+	out    []byte
+	spare  []byte
+	fifo   []entry
+
+	// The reader's own.
+	head      entry
+	ready     []entry // entries taken from fifo, from readyAt on
+	readyAt   int
+	framer    replyFramer
+	collected []byte // the beginning of a reply that is wanted whole
+	progress  uint64 // replies taken in
+}
+
+type laneState uint8
+
+const (
+	laneConnecting laneState = iota // commands queue up until the connection stands
+	laneUp
+	laneDown // connecting failed and is tried again after a pause; commands are answered at once
+	laneClosed
+)
+
+// entry is what is expected on a lane: n replies of one kind for one session.
+type entry struct {
+	s    *session
+	op   operation // nil: n replies, forwarded as they come
+	n    int
+	peek bool // op wants the reply only if it is nil; otherwise it is forwarded
+}
+
+// operation takes the replies to commands that need more than forwarding. Its methods are called by the lane's
+// reader and must not block.
+type operation interface {
+	// reply takes one whole reply, valid during the call. A peeked reply that is not nil is forwarded instead, and
+	// reply is then called with nil.
+	reply(l *lane, b []byte)
+	// lost is called instead of the outstanding replies when the connection is lost; err is the client's answer.
+	lost(err error)
+}
+
+// serve connects, and again after every loss, until the lane is closed.
+func (l *lane) serve() {
+	defer l.up.wg.Done()
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval = 20 * time.Millisecond
+	pause.MaxInterval = 2 * time.Second
+	for {
+		conn, err := l.up.connect(l.set.key)
+		if err == nil && !l.established(conn) {
+			err = conn.Close()
+		}
+		if l.isClosed() {
+			l.down(errClosed)
+			return
+		}
+		if err != nil {
+			l.down(fmt.Errorf("redis at %s is not available: %w", l.up.cfg.Addr, err))
+			l.rest(pause.NextBackOff())
+			continue
+		}
+		since := time.Now()
+		written := make(chan struct{})
+		go func() { l.write(conn); close(written) }()
+		err = l.read(conn)
+		_ = conn.Close()
+		l.lose(err)
+		<-written
+		if time.Since(since) < time.Second {
+			l.rest(pause.NextBackOff()) // Redis accepts connections but ends them
+		} else {
+			pause.Reset()
+		}
+	}
+}
+
+func (l *lane) rest(pause time.Duration) {
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.set.closed:
+	}
+}
+
+// established makes the lane usable; it reports false when the lane was closed meanwhile.
+func (l *lane) established(conn net.Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == laneClosed {
+		return false
+	}
+	l.state, l.conn = laneUp, conn
+	l.room.Broadcast()
+	return true
+}
+
+// down answers everything that waited for the connection and opens the breaker: while the lane is down commands
+// are answered at once.
+func (l *lane) down(why error) {
+	l.mu.Lock()
+	if l.state != laneClosed {
+		l.state, l.reason = laneDown, why
+	}
+	waiting := l.fifo
+	l.fifo, l.out = nil, nil
+	l.room.Broadcast()
+	l.mu.Unlock()
+	fail(waiting, notApplied(why))
+}
+
+func (l *lane) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state == laneClosed
+}
+
+// lose answers everything that was not answered yet, in order. The next connection is tried at once, and commands
+// queue for it.
+func (l *lane) lose(err error) {
+	l.mu.Lock()
+	if l.state != laneClosed {
+		l.state = laneConnecting
+	}
+	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)
+	l.conn, l.out, l.fifo = nil, nil, nil
+	l.work.Broadcast()
+	l.room.Broadcast()
+	l.mu.Unlock()
+	if l.head.n > 0 || len(waiting) > 1 {
+		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Msg("connection to redis lost with commands unanswered")
+	}
+	if l.head.n > 0 && !l.framer.idle() && (l.head.op == nil || l.head.peek) {
+		// A part of the reply is with the client already: no error can follow it.
+		l.head.s.kill(err)
+	}
+	l.head, l.ready, l.readyAt, l.framer, l.collected = entry{}, nil, 0, replyFramer{}, nil
+	fail(waiting, upstreamError("connection to redis lost, so it is unknown whether the command was applied: "+err.Error()))
+}
+
+func fail(waiting []entry, err error) {
+	for _, e := range waiting {
+		switch {
+		case e.n == 0:
+		case e.op != nil:
+			e.op.lost(err)
+		default:
+			e.s.deliverErrors(err, e.n)
+		}
+	}
+}
+
+var errClosed = errors.New("keyrow is shutting down")
+
+// close ends the lane for good; what is outstanding is answered with an error.
+func (l *lane) close() {
+	l.mu.Lock()
+	l.state = laneClosed
+	conn := l.conn
+	l.work.Broadcast()
+	l.room.Broadcast()
+	l.mu.Unlock()
+	if conn != nil {
+		_ = conn.Close()
+	}
+}
+
+// submit queues whole commands and what is expected for them. It waits while the lane has more than laneBacklog
+// bytes to write: that is what pauses the reading of clients. Nothing is queued when it returns an error.
+func (l *lane) submit(wire []byte, entries []entry) error {
+	l.mu.Lock()
+	for len(l.out) > laneBacklog && l.state != laneDown && l.state != laneClosed {
+		l.room.Wait()
+	}
+	err := l.push(wire, entries)
+	l.mu.Unlock()
+	return err
+}
+
+// push is submit without waiting, with mu held.
+func (l *lane) push(wire []byte, entries []entry) error {
+	switch l.state {
+	case laneDown:
+		return notApplied(l.reason)
+	case laneClosed:
+		return notApplied(errClosed)
+	}
+	if len(l.out) == 0 {
+		l.work.Signal()
+	}
+	l.out = append(l.out, wire...)
+	for _, e := range entries {
+		if n := len(l.fifo); n > 0 && e.op == nil && l.fifo[n-1].op == nil && l.fifo[n-1].s == e.s {
+			l.fifo[n-1].n += e.n
+			continue
+		}
+		l.fifo = append(l.fifo, e)
+	}
+	return nil
+}
+
+// write writes what sessions have queued, everything there is in one write, until conn is no longer the lane's.
+func (l *lane) write(conn net.Conn) {
+	for {
+		l.mu.Lock()
+		for len(l.out) == 0 && l.conn == conn && l.state == laneUp {
+			l.work.Wait()
+		}
+		l.mu.Unlock()
+		// Sessions that became readable together get to add their commands first: measured, this one call lifts 50
+		// clients without pipelining from 0.67 to 0.85 of a direct connection.
+		runtime.Gosched()
+		l.mu.Lock()
+		if l.conn != conn || l.state != laneUp {
+			l.mu.Unlock()
+			return
+		}
+		buf := l.out
+		l.out, l.spare = l.spare[:0], nil
+		if len(buf) > laneBacklog {
+			l.room.Broadcast()
+		}
+		l.mu.Unlock()
+		if _, err := conn.Write(buf); err != nil {
+			_ = conn.Close() // the reader ends with it and answers what is outstanding
+		}
+		if cap(buf) <= laneKeep {
+			l.mu.Lock()
+			l.spare = buf
+			l.mu.Unlock()
+		}
+	}
+}
+
+// read takes in replies until the connection fails or a command stays unanswered for the timeout. The timeout is
+// watched with the read deadline: a deadline that passes without one reply since it was set, although a command was
+// outstanding then, ends the connection after one to two timeouts. It costs nothing per command.
+func (l *lane) read(conn net.Conn) error {
+	buf := make([]byte, laneReadBuffer)
+	w := 0
+	timeout := l.up.cfg.Timeout
+	marked, pending := l.progress, false
+	_ = conn.SetReadDeadline(time.Now().Add(timeout))
+	for {
+		n, err := conn.Read(buf[w:])
+		w += n
+		if n > 0 {
+			used, ferr := l.consume(buf[:w])
+			if ferr != nil {
+				return ferr
+			}
+			l.progress++
+			w = copy(buf, buf[used:w])
+			if w == len(buf) {
+				buf = append(buf, make([]byte, len(buf))...)
+			}
+		}
+		switch {
+		case err == nil:
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return err
+		case pending && marked == l.progress:
+			return fmt.Errorf("no reply within %s", timeout)
+		default:
+			marked, pending = l.progress, l.outstanding()
+			_ = conn.SetReadDeadline(time.Now().Add(timeout))
+		}
+	}
+}
+
+func (l *lane) outstanding() bool {
+	if l.head.n > 0 || l.readyAt < len(l.ready) {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.fifo) > 0
+}
+
+// consume hands the replies in b to what expects them and returns how many bytes it took. Neighbouring replies to
+// one session are delivered together.
+func (l *lane) consume(b []byte) (int, error) {
+	var (
+		pos   int // next byte to look at
+		from  int // b[from:pos] is still to be delivered to head.s
+		ended int // replies that end in b[from:pos]
+	)
+	for pos < len(b) {
+		if l.head.n == 0 {
+			next, ok := l.pop()
+			if !ok {
+				return pos, fmt.Errorf("redis sent %.64q, for which no command was sent", b[pos:])
+			}
+			if from < pos && (next.s != l.head.s || next.op != nil && !next.peek) {
+				l.head.s.deliver(b[from:pos], ended)
+				from, ended = pos, 0
+			}
+			l.head = next
+		}
+		fresh := l.framer.idle()
+		n, done, err := l.framer.feed(b[pos:])
+		if err != nil {
+			return pos, err
+		}
+		piece := b[pos : pos+n]
+		switch op := l.head.op; {
+		case op == nil, l.head.peek && !(done && fresh && isNil(piece)):
+			pos += n
+			if done {
+				ended++
+				l.head.n--
+				if op != nil {
+					op.reply(l, nil)
+				}
+			}
+		default:
+			if from < pos {
+				l.head.s.deliver(b[from:pos], ended)
+			}
+			pos += n
+			from, ended = pos, 0
+			if err := l.collect(op, piece, done); err != nil {
+				return pos, err
+			}
+		}
+		if !done {
+			break
+		}
+	}
+	if from < pos {
+		l.head.s.deliver(b[from:pos], ended)
+	}
+	return pos, nil
+}
+
+// collect gathers a reply that op wants whole.
+func (l *lane) collect(op operation, piece []byte, done bool) error {
+	if !done || len(l.collected) > 0 {
+		if len(l.collected)+len(piece) > maxCollected {
+			return fmt.Errorf("redis sent a reply of more than %d bytes to a command on mapped keys", maxCollected)
+		}
+		l.collected = append(l.collected, piece...)
+		piece = l.collected
+	}
+	if done {
+		l.head.n--
+		op.reply(l, piece)
+		if cap(l.collected) > laneKeep {
+			l.collected = nil
+		}
+		l.collected = l.collected[:0]
+	}
+	return nil
+}
+
+// pop takes the next entry. The fifo is taken whole, so the lock is held once for many replies.
+func (l *lane) pop() (entry, bool) {
+	if l.readyAt == len(l.ready) {
+		clear(l.ready)
+		l.mu.Lock()
+		l.ready, l.fifo = l.fifo, l.ready[:0]
+		l.mu.Unlock()
+		l.readyAt = 0
+		if len(l.ready) == 0 {
+			return entry{}, false
+		}
+	}
+	l.readyAt++
+	return l.ready[l.readyAt-1], true
+}

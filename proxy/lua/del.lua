@@ -1,0 +1,84 @@
+-- del serves DEL and UNLINK with mapped keys among the keys, as one step.
+--
+-- KEYS  the keys of the command
+-- ARGV  1 'DEL' or 'UNLINK'  2 journal prefix  3 now, Unix ms
+--       then three per key:
+--         'plain'  an unmapped key
+--         'cache'  a mapped key whose cached copy is dropped
+--         'row'    a mapped key whose row is deleted
+--         partition of the key
+--         '?' nobody asked MySQL yet, '1' MySQL has the row, '0' it has not
+--
+-- Returns {keys that were there, marks added}, or, having changed nothing, {-1, i, …}: the places in KEYS of rows that
+-- are not in Redis and have to be looked up in MySQL, so that the answer can say whether they were there.
+--
+-- Every branch begins with a DEL: Redis refuses a script at maxmemory only before its first write.
+
+local prefix, now = ARGV[2], ARGV[3]
+
+local function part(i, name)
+  return prefix .. ':{' .. ARGV[2 + 3 * i] .. '}:' .. name
+end
+
+local function aux(key)
+  return prefix .. ':aux:{' .. key .. '}'
+end
+
+-- gone: the row is deleted already, though MySQL may still have it.
+local function gone(i, key)
+  local member = '-' .. key
+  if redis.call('ZSCORE', part(i, 'dirty'), member) or redis.call('ZSCORE', part(i, 'flushing'), member) then
+    return true
+  end
+  local why = redis.call('HGET', part(i, 'parked'), key)
+  return why and string.sub(why, 1, 10) == '{"mark":"-'
+end
+
+-- waiting: the image is the only copy of what was written.
+local function waiting(i, key)
+  for _, sign in ipairs({'+', '?'}) do
+    if redis.call('ZSCORE', part(i, 'dirty'), sign .. key) or redis.call('ZSCORE', part(i, 'flushing'), sign .. key) then
+      return true
+    end
+  end
+  return redis.call('HEXISTS', part(i, 'parked'), key) == 1
+end
+
+local unknown = {-1}
+for i, key in ipairs(KEYS) do
+  if ARGV[1 + 3 * i] == 'row' and ARGV[3 + 3 * i] == '?' and redis.call('EXISTS', key) == 0
+      and not gone(i, key) and redis.call('GET', aux(key)) ~= '-' then
+    unknown[#unknown + 1] = i
+  end
+end
+if #unknown > 1 then
+  return unknown
+end
+
+local there, marked = 0, 0
+for i, key in ipairs(KEYS) do
+  local what, known = ARGV[1 + 3 * i], ARGV[3 + 3 * i]
+  if what == 'plain' then
+    there = there + redis.call(ARGV[1], key)
+  elseif what == 'cache' then
+    redis.call('DEL', aux(key))
+    if redis.call('EXISTS', key) == 1 then
+      there = there + 1
+      if waiting(i, key) then
+        redis.call('HSET', part(i, 'expire'), key, '0')
+      else
+        redis.call(ARGV[1], key)
+      end
+    end
+  else
+    local image = redis.call('EXISTS', key) == 1
+    if image or (known == '1' and not gone(i, key)) then
+      redis.call(ARGV[1], key)
+      redis.call('DEL', aux(key))
+      redis.call('HDEL', part(i, 'expire'), key)
+      marked = marked + redis.call('ZADD', part(i, 'dirty'), 'NX', now, '-' .. key)
+      there = there + 1
+    end
+  end
+end
+return {there, marked}

@@ -1,0 +1,221 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// outbox puts a client's replies in order and writes them. Replies arrive from the lane's reader in the order of the
+// commands, except that a reply may be owed until a row is loaded: it leaves a hole, and what comes behind it waits.
+//
+// Whoever delivers writes to the socket with one non-blocking write. Only what the socket did not take is copied and
+// left to a writer goroutine, which lives until it is written.
+type outbox struct {
+	conn  net.Conn
+	raw   syscall.RawConn // nil if the connection has no socket of its own to write to, e.g. TLS
+	limit int             // bytes that may wait for a client that does not read
+	wg    sync.WaitGroup  // the writer
+
+	// Written with mu held.
+	answered atomic.Int64 // replies that reached their place
+	pending  atomic.Int64 // bytes in out, in held and in the writer's hands
+
+	mu      sync.Mutex
+	moved   sync.Cond // answered or pending changed and waiting was set
+	waiting bool
+	held    []*hole // holes and what stands behind them
+	out     []byte  // bytes for the writer
+	spare   []byte
+	writing bool // the writer runs; nobody else may write
+	dead    error
+
+	direct  []byte // argument and results of attempt
+	wrote   int
+	failed  error
+	attempt func(fd uintptr) bool
+}
+
+// hole is a reply that is still owed, or one that waits behind such a hole.
+type hole struct {
+	b      []byte
+	filled bool
+}
+
+func newOutbox(conn net.Conn, limit int) *outbox {
+	o := &outbox{conn: conn, limit: limit}
+	o.moved.L = &o.mu
+	if sc, ok := conn.(syscall.Conn); ok {
+		o.raw, _ = sc.SyscallConn()
+	}
+	// Kept as a field so that no delivery allocates a closure.
+	o.attempt = func(fd uintptr) bool {
+		for {
+			o.wrote, o.failed = syscall.Write(int(fd), o.direct)
+			if o.failed != syscall.EINTR {
+				return true // also when the socket is full: waiting is the writer's part
+			}
+		}
+	}
+	return o
+}
+
+// deliver takes b, in which replies replies end.
+func (o *outbox) deliver(b []byte, replies int) {
+	o.mu.Lock()
+	if n := len(o.held); n == 0 {
+		o.write(b)
+	} else if o.room(len(b)) {
+		if last := o.held[n-1]; last.filled {
+			last.b = append(last.b, b...)
+		} else {
+			o.held = append(o.held, &hole{b: append([]byte(nil), b...), filled: true})
+		}
+		o.pending.Add(int64(len(b)))
+	}
+	o.account(replies)
+	o.mu.Unlock()
+}
+
+// hold leaves a hole for a reply that fill will bring.
+func (o *outbox) hold() *hole {
+	h := &hole{}
+	o.mu.Lock()
+	o.held = append(o.held, h)
+	o.mu.Unlock()
+	return h
+}
+
+// fill brings the reply for h, counts it as one, and lets go what waited behind it.
+func (o *outbox) fill(h *hole, b []byte) {
+	o.mu.Lock()
+	h.b, h.filled = b, true
+	if o.room(len(b)) {
+		o.pending.Add(int64(len(b)))
+	}
+	for len(o.held) > 0 && o.held[0].filled {
+		next := o.held[0].b
+		o.held = o.held[1:]
+		o.pending.Add(-int64(len(next)))
+		o.write(next)
+	}
+	o.account(1)
+	o.mu.Unlock()
+}
+
+func (o *outbox) account(replies int) {
+	o.answered.Add(int64(replies))
+	if o.waiting {
+		o.moved.Signal()
+	}
+}
+
+// room closes a client that lets more than limit bytes pile up; mu is held.
+func (o *outbox) room(n int) bool {
+	if o.dead == nil && o.pending.Load()+int64(n) > int64(o.limit) {
+		o.end(fmt.Errorf("the client left more than %d bytes of replies unread", o.limit))
+	}
+	return o.dead == nil
+}
+
+// write sends b now or leaves it to the writer; mu is held.
+func (o *outbox) write(b []byte) {
+	if o.dead != nil {
+		return
+	}
+	if !o.writing && o.raw != nil {
+		o.direct = b
+		err := o.raw.Write(o.attempt)
+		o.direct = nil
+		switch {
+		case err != nil:
+			o.end(err)
+			return
+		case o.failed == nil:
+			b = b[o.wrote:]
+		case o.failed != syscall.EAGAIN:
+			o.end(o.failed)
+			return
+		}
+	}
+	if len(b) == 0 || !o.room(len(b)) {
+		return
+	}
+	o.out = append(o.out, b...)
+	o.pending.Add(int64(len(b)))
+	if !o.writing {
+		o.writing = true
+		o.wg.Add(1)
+		go o.drain()
+	}
+}
+
+// drain writes what is waiting and ends.
+func (o *outbox) drain() {
+	defer o.wg.Done()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.out) > 0 && o.dead == nil {
+		b := o.out
+		o.out, o.spare = o.spare[:0], nil
+		o.mu.Unlock()
+		_, err := o.conn.Write(b)
+		o.mu.Lock()
+		o.pending.Add(-int64(len(b)))
+		if err != nil {
+			o.end(err)
+		}
+		if cap(b) <= laneKeep {
+			o.spare = b
+		}
+		o.account(0)
+	}
+	o.writing = false
+	o.out, o.spare = nil, nil
+	o.account(0)
+}
+
+// kill closes the connection at once; replies that still arrive are dropped.
+func (o *outbox) kill(err error) {
+	o.mu.Lock()
+	o.end(err)
+	o.mu.Unlock()
+}
+
+// end is kill with mu held.
+func (o *outbox) end(err error) {
+	if o.dead != nil {
+		return
+	}
+	o.dead = err
+	o.out, o.held = nil, nil
+	o.pending.Store(0)
+	_ = o.conn.Close()
+	if o.waiting {
+		o.moved.Signal()
+	}
+}
+
+// await blocks until cond holds or the client is gone, and reports which. cond is evaluated with mu held, after
+// every delivery. Only the session's goroutine calls it.
+func (o *outbox) await(cond func() bool) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiting = true
+	for o.dead == nil && !cond() {
+		o.moved.Wait()
+	}
+	o.waiting = false
+	return o.dead == nil
+}
+
+// flush waits until everything delivered is written, for as long as grace, and ends the connection.
+func (o *outbox) flush(grace time.Duration) {
+	_ = o.conn.SetWriteDeadline(time.Now().Add(grace))
+	o.await(func() bool { return o.pending.Load() == 0 && !o.writing })
+	o.kill(net.ErrClosed)
+	o.wg.Wait()
+}

@@ -1,0 +1,232 @@
+// Package proxy is the RESP side of keyrow: it takes commands from clients, sends them to Redis over shared
+// connections, and leads reads and writes of mapped keys through the read path and the write path.
+//
+// [Server] accepts clients. A session (one goroutine a client) cuts commands out of the client's bytes and dispatches
+// them; a lane (one connection to Redis, a writer and a reader goroutine) carries them and hands the replies to the
+// clients' outboxes. Follow a GET from session.commands through dispatch and get to lane.consume, and a SET through
+// set and run.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"keyrow/mapping"
+)
+
+// Loader materialises the row of a key that Redis does not have.
+type Loader interface {
+	// Load calls done exactly once, from any goroutine: with the image, with nil if the row does not exist, or with
+	// an error, which goes to the client as it is if it has a method RESP() string. key is not kept.
+	Load(m *mapping.Mapping, key []byte, done func(image []byte, err error))
+}
+
+// Gate says whether the journal takes more marks.
+type Gate interface {
+	// Admit returns nil, or why no further write may be logged now.
+	Admit() error
+	// Marked says that n marks were added.
+	Marked(n int)
+}
+
+// Stats counts what sessions did with mapped keys since the start.
+type Stats struct {
+	Hits    atomic.Int64 // mapped reads answered by Redis
+	Misses  atomic.Int64 // mapped reads that went to the loader
+	Writes  atomic.Int64 // mapped writes acknowledged
+	Deletes atomic.Int64 // commands acknowledged that deleted rows
+}
+
+// Options are what a Server works with; all are required unless said otherwise.
+type Options struct {
+	Config   Config
+	Upstream Upstream
+	Commands *Commands
+	Mappings *mapping.Set
+	Journal  mapping.Journal
+	Loader   Loader
+	Gate     Gate
+	Log      zerolog.Logger
+	// Report adds the lines of KEYROW INFO that others know of; optional.
+	Report func(line func(name string, n int64))
+	// Hook is called at labelled points, for tests; optional.
+	Hook func(point string)
+}
+
+// Server serves clients.
+type Server struct {
+	cfg      Config
+	up       Upstream
+	upstream *upstream
+	commands *Commands
+	maps     atomic.Pointer[mapping.Set]
+	journal  mapping.Journal
+	loader   Loader
+	gate     Gate
+	log      zerolog.Logger
+	report   func(line func(name string, n int64))
+	at       func(point string)
+	stats    Stats
+
+	listener net.Listener
+	clients  atomic.Int64
+	ids      atomic.Int64
+	done     chan struct{}
+	wg       sync.WaitGroup // sessions, and the tending of lanes
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	draining bool
+}
+
+// New makes a server; Listen and Serve start it.
+func New(o Options) *Server {
+	s := &Server{
+		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
+		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		done: make(chan struct{}), sessions: map[*session]struct{}{},
+	}
+	s.maps.Store(o.Mappings)
+	if s.report == nil {
+		s.report = func(func(string, int64)) {}
+	}
+	if s.at == nil {
+		s.at = func(string) {}
+	}
+	return s
+}
+
+// Listen opens the port that is configured.
+func (s *Server) Listen() error {
+	network, addr := "tcp", s.cfg.Listen
+	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
+		network, addr = "unix", path
+		if err := removeStale(path); err != nil {
+			return err
+		}
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return err
+	}
+	s.listener = l
+	return nil
+}
+
+// removeStale removes a socket that no process listens on any more.
+func removeStale(path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode()&os.ModeSocket == 0 {
+		return nil // net.Listen says what is wrong, if anything is
+	}
+	if c, err := net.Dial("unix", path); err == nil {
+		_ = c.Close()
+		return nil
+	}
+	return os.Remove(path)
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Serve accepts clients until Shutdown, then returns nil.
+func (s *Server) Serve() error {
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		s.upstream.tend(s.done)
+	}()
+	// The anonymous lanes stand before the first client comes, so that whether Redis wants authentication is known.
+	set := s.upstream.acquire(laneKey{})
+	defer s.upstream.release(set)
+	for {
+		conn, err := s.listener.Accept()
+		if err != nil {
+			if s.isDraining() {
+				return nil
+			}
+			var temporary interface{ Temporary() bool }
+			if errors.As(err, &temporary) && temporary.Temporary() { // out of file descriptors, or the client is gone
+				s.log.Warn().Err(err).Msg("a client could not be accepted")
+				select {
+				case <-time.After(100 * time.Millisecond):
+				case <-s.done:
+				}
+				continue
+			}
+			return err
+		}
+		s.accept(conn)
+	}
+}
+
+func (s *Server) accept(conn net.Conn) {
+	if s.clients.Add(1) > int64(s.cfg.MaxClients) {
+		s.clients.Add(-1)
+		_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, _ = conn.Write([]byte("-ERR max number of clients reached\r\n"))
+		_ = conn.Close()
+		return
+	}
+	client := newSession(s, conn, s.ids.Add(1))
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		s.clients.Add(-1)
+		_ = conn.Close()
+		return
+	}
+	s.sessions[client] = struct{}{}
+	s.wg.Add(1)
+	s.mu.Unlock()
+	go func() {
+		defer s.wg.Done()
+		client.serve()
+		s.mu.Lock()
+		delete(s.sessions, client)
+		s.mu.Unlock()
+		s.clients.Add(-1)
+	}()
+}
+
+func (s *Server) isDraining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
+
+// Shutdown stops accepting and reading, lets every command that was read be answered, and closes. When ctx ends first
+// the remaining clients are cut off. It returns once every goroutine of the server has ended.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.draining = true
+	for client := range s.sessions {
+		_ = client.conn.SetReadDeadline(time.Unix(1, 0))
+	}
+	s.mu.Unlock()
+	close(s.done)
+	_ = s.listener.Close()
+	ended := make(chan struct{})
+	go func() { s.wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		s.mu.Lock()
+		for client := range s.sessions {
+			client.kill(errClosed)
+		}
+		s.mu.Unlock()
+		s.upstream.close()
+		<-ended
+		return
+	}
+	s.upstream.close()
+}
