@@ -1,0 +1,130 @@
+// keyrow is a Redis-protocol caching proxy in front of Redis that knows how keys map to rows of MySQL.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/mattn/go-isatty"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+)
+
+// Exit statuses.
+const (
+	exitFine      = 0
+	exitFailure   = 1 // a finding of check, or a failure
+	exitUsage     = 2 // wrong usage or configuration
+	exitRemainder = 3 // drained, but writes remain in Redis that are not in MySQL yet
+)
+
+// version is set by the build: -ldflags "-X main.version=v1.2.3".
+var version = "dev"
+
+// hook is called at labelled points by the parts that have them. It is nil but in builds for tests.
+var hook func(point string)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	err := run(ctx, os.Args[1:])
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "keyrow:", err)
+	}
+	os.Exit(status(err))
+}
+
+// usageError is a command line that cannot be run.
+type usageError struct{ error }
+
+// status is the exit status that an error of run stands for.
+func status(err error) int {
+	var usage usageError
+	var conf *configError
+	var left *remainderError
+	switch {
+	case err == nil:
+		return exitFine
+	case errors.As(err, &left):
+		return exitRemainder
+	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, os.ErrNotExist):
+		return exitUsage
+	}
+	return exitFailure
+}
+
+func run(ctx context.Context, args []string) error {
+	var path string
+	root := &cobra.Command{
+		Use:   "keyrow -c conf.toml",
+		Short: "A caching proxy for Redis that reads rows from MySQL and writes them back",
+		Long: `keyrow stands between applications and Redis and knows which keys are rows of MySQL.
+A GET that Redis cannot answer is read from MySQL and cached; a SET is answered by Redis
+and flushed to MySQL behind it; everything else passes through.
+
+Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
+3 stopped with writes left in Redis that are not in MySQL yet.`,
+		Example: "  keyrow -c conf.toml          serve\n" +
+			"  keyrow check -c conf.toml    compare the configuration with Redis and the tables of MySQL",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), c, newLog(c.Log, os.Stderr))
+		},
+	}
+	root.PersistentFlags().StringVarP(&path, "config", "c", "conf.toml", "the configuration file")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
+	})
+	root.SetVersionTemplate("keyrow {{.Version}}\n")
+	root.AddCommand(&cobra.Command{
+		Use:   "check",
+		Short: "Compare the configuration with Redis and the tables of MySQL",
+		Long: `check reads the configuration, connects to Redis and MySQL as serving would, compares every
+mapping with its table, and prints all it finds, one line a finding, with the line to change.
+It changes nothing. The exit status is 1 if keyrow would not start.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(path)
+			if err != nil {
+				return err
+			}
+			return check(cmd.Context(), c, os.Stdout)
+		},
+	})
+	root.SetArgs(args)
+	return root.ExecuteContext(ctx)
+}
+
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("unknown command %q; keyrow --help lists the commands", args[0])}
+	}
+	return nil
+}
+
+// newLog writes for people on a terminal and JSON elsewhere, unless configured otherwise.
+func newLog(c logConfig, out *os.File) zerolog.Logger {
+	level, err := zerolog.ParseLevel(c.Level)
+	if err != nil {
+		level = zerolog.InfoLevel
+	}
+	terminal := isatty.IsTerminal(out.Fd())
+	var w io.Writer = out
+	if c.Format == "console" || c.Format == "auto" && terminal {
+		w = zerolog.ConsoleWriter{Out: out, NoColor: !terminal, TimeFormat: "15:04:05.000"}
+	}
+	zerolog.TimeFieldFormat = zerolog.TimeFormatUnixMs
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}

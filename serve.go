@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"keyrow/backend"
+	"keyrow/mapping"
+	"keyrow/proxy"
+)
+
+// startTimeout bounds everything that is asked of Redis and MySQL before keyrow serves.
+const startTimeout = 30 * time.Second
+
+// remainderError says that keyrow stopped before everything written was in MySQL.
+type remainderError struct {
+	left int
+	err  error
+}
+
+func (e *remainderError) Error() string {
+	text := fmt.Sprintf("stopped with %d writes in redis that are not in mysql yet; they stay there and the next keyrow flushes them", e.left)
+	if e.err != nil {
+		text += ": " + e.err.Error()
+	}
+	return text
+}
+
+func (e *remainderError) Unwrap() error { return e.err }
+
+// parts are the two servers that keyrow stands between, connected and compared with the configuration.
+type parts struct {
+	rdb      *redis.Client
+	db       *sql.DB
+	set      *mapping.Set // nil if a finding is an error
+	findings []mapping.Finding
+}
+
+// connect opens both servers and compares the configuration with them.
+func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	p := &parts{}
+	defer func() {
+		if err != nil {
+			p.close()
+		}
+	}()
+	if p.rdb, err = backend.OpenRedis(c.Redis); err != nil {
+		return nil, err
+	}
+	if err := backend.CheckRedis(ctx, p.rdb, log); err != nil {
+		return nil, err
+	}
+	for _, m := range c.Mappings {
+		if m.Write == "deny" {
+			continue
+		}
+		if err := backend.CheckEviction(ctx, p.rdb); err != nil {
+			return nil, err
+		}
+		break
+	}
+	if p.db, err = backend.OpenMySQL(c.MySQL); err != nil {
+		return nil, err
+	}
+	tables := make([]string, len(c.Mappings))
+	for i, m := range c.Mappings {
+		tables[i] = m.Table
+	}
+	schema, err := backend.ReadSchema(ctx, p.db, tables)
+	if err != nil {
+		return nil, err
+	}
+	p.set, p.findings = mapping.NewSet(c.Mappings, schema)
+	return p, nil
+}
+
+func (p *parts) close() {
+	if p.rdb != nil {
+		_ = p.rdb.Close()
+	}
+	if p.db != nil {
+		_ = p.db.Close()
+	}
+}
+
+// check prints every finding and fails if keyrow would not start.
+func check(ctx context.Context, c config, out io.Writer) error {
+	p, err := connect(ctx, c, zerolog.Nop())
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	for _, f := range p.findings {
+		if _, err := fmt.Fprintf(out, "%s: mapping %q: %s\n", f.Severity, f.Mapping, f.Text); err != nil {
+			return err
+		}
+	}
+	if p.set == nil {
+		return errors.New("the configuration does not fit the tables")
+	}
+	_, err = fmt.Fprintf(out, "ok: %d mappings fit their tables\n", len(c.Mappings))
+	return err
+}
+
+// serve runs keyrow until ctx ends, then drains: the clients' last commands are answered, and the journal is flushed
+// for as long as journal.drain.
+func serve(ctx context.Context, c config, log zerolog.Logger) error {
+	backend.LogDrivers(log)
+	p, err := connect(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	for _, f := range p.findings {
+		level := zerolog.WarnLevel
+		if f.Severity == mapping.Error {
+			level = zerolog.ErrorLevel
+		}
+		log.WithLevel(level).Str("mapping", f.Mapping).Msg(f.Text)
+	}
+	if p.set == nil {
+		return &configError{"the configuration", errors.New("does not fit the tables; keyrow check lists what to change")}
+	}
+	table, err := backend.Commands(ctx, p.rdb)
+	if err != nil {
+		return err
+	}
+	commands, err := proxy.ParseCommands(table)
+	if err != nil {
+		return err
+	}
+	journal, err := backend.OpenJournal(ctx, p.rdb, c.Journal, log)
+	if err != nil {
+		return err
+	}
+	owners, err := backend.OpenOwners(c.MySQL, c.Journal.SessionTimeout)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = owners.Close() }()
+
+	flusher := backend.NewFlusher(backend.FlusherOptions{
+		Journal: journal, Redis: p.rdb, DB: owners, Mappings: func() *mapping.Set { return p.set }, Log: log, Hook: hook,
+	})
+	loader := backend.NewLoader(backend.LoaderOptions{
+		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Log: log, Hook: hook,
+	})
+	server := proxy.New(proxy.Options{
+		Config: c.Proxy,
+		Upstream: proxy.Upstream{
+			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout,
+		},
+		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Gate: journal,
+		Log: log, Report: report(loader, flusher), Hook: hook,
+	})
+	if err := server.Listen(); err != nil {
+		return err
+	}
+
+	flushing, stopFlushing := context.WithCancel(context.Background())
+	defer stopFlushing()
+	ended := make(chan error, 2)
+	go func() { ended <- flusher.Run(flushing) }()
+	go func() { ended <- server.Serve() }()
+	log.Info().Stringer("addr", server.Addr()).Str("version", version).Int("mappings", len(c.Mappings)).Msg("listening")
+
+	var failure error
+	waiting := 2
+	select {
+	case <-ctx.Done():
+	case failure = <-ended: // neither ends by itself but by a failure
+		waiting--
+	}
+	log.Info().Msg("draining: no new clients, answering what was asked, flushing what was written")
+	drain, cancel := context.WithTimeout(context.Background(), c.Journal.Drain)
+	defer cancel()
+	server.Shutdown(drain)
+	loader.Close()
+	left, err := flusher.Drain(drain)
+	stopFlushing()
+	for range waiting {
+		failure = errors.Join(failure, <-ended)
+	}
+	switch {
+	case failure != nil:
+		log.Error().Err(failure).Int("remaining", left).Msg("stopped by a failure")
+		return failure
+	case left > 0 || err != nil:
+		log.Warn().Err(err).Int("remaining", left).Msg("stopped with writes that are not in mysql yet; they stay in redis")
+		return &remainderError{left, err}
+	}
+	log.Info().Int("remaining", 0).Msg("stopped; everything written is in mysql")
+	return nil
+}
+
+// report adds the loader's and the flusher's lines to KEYROW INFO.
+func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(name string, n int64)) {
+	return func(line func(name string, n int64)) {
+		loads, flush := loader.Stats(), flusher.Snapshot()
+		for _, l := range []struct {
+			name string
+			n    int64
+		}{
+			{"loads", int64(loads.Loads)},
+			{"selects", int64(loads.Selects)},
+			{"selected_rows", int64(loads.Rows)},
+			{"fills", int64(loads.Fills)},
+			{"rejected_fills", int64(loads.Rejected)},
+			{"negative_hits", int64(loads.Negatives)},
+			{"lease_waits", int64(loads.Waits)},
+			{"load_errors", int64(loads.Errors)},
+			{"pending", flush.Pending},
+			{"oldest_pending_ms", flush.OldestAge.Milliseconds()},
+			{"parked", flush.Parked},
+			{"lost", flush.Lost},
+			{"sweeps", flush.Sweeps},
+			{"batches", flush.Batches},
+			{"flushed_rows", flush.Rows},
+			{"upserts", flush.Upserts},
+			{"row_deletes", flush.Deletes},
+			{"flush_retries", flush.Retries},
+			{"owned_partitions", int64(len(flush.Owned))},
+		} {
+			line(l.name, l.n)
+		}
+	}
+}
