@@ -79,14 +79,11 @@ func (l *lane) serve() {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval = 20 * time.Millisecond
 	pause.MaxInterval = 2 * time.Second
-	for {
+	for !l.isClosed() {
 		conn, err := l.up.connect(l.set.key)
 		if err == nil && !l.established(conn) {
-			err = conn.Close()
-		}
-		if l.isClosed() {
-			l.down(errClosed)
-			return
+			_ = conn.Close()
+			break
 		}
 		if err != nil {
 			l.down(fmt.Errorf("redis at %s is not available: %w", l.up.cfg.Addr, err))
@@ -106,6 +103,7 @@ func (l *lane) serve() {
 			pause.Reset()
 		}
 	}
+	l.down(errClosed)
 }
 
 func (l *lane) rest(pause time.Duration) {
@@ -313,32 +311,36 @@ func (l *lane) outstanding() bool {
 
 // consume hands the replies in b to what expects them and returns how many bytes it took. Neighbouring replies to
 // one session are delivered together.
-func (l *lane) consume(b []byte) (int, error) {
-	var (
-		pos   int // next byte to look at
-		from  int // b[from:pos] is still to be delivered to head.s
-		ended int // replies that end in b[from:pos]
-	)
+func (l *lane) consume(b []byte) (pos int, err error) {
+	from, ended := 0, 0 // b[from:pos], in which that many replies end, is still to be delivered to head.s
+	handOver := func() {
+		if from < pos {
+			l.head.s.deliver(b[from:pos], ended)
+			from, ended = pos, 0
+		}
+	}
 	for pos < len(b) {
 		if l.head.n == 0 {
 			next, ok := l.pop()
 			if !ok {
-				return pos, fmt.Errorf("redis sent %.64q, for which no command was sent", b[pos:])
+				err = fmt.Errorf("redis sent %.64q, for which no command was sent", b[pos:])
+				break
 			}
-			if from < pos && (next.s != l.head.s || next.op != nil && !next.peek) {
-				l.head.s.deliver(b[from:pos], ended)
-				from, ended = pos, 0
+			if next.s != l.head.s || next.op != nil && !next.peek {
+				handOver()
 			}
 			l.head = next
 		}
-		fresh := l.framer.idle()
-		n, done, err := l.framer.feed(b[pos:])
-		if err != nil {
-			return pos, err
+		var (
+			n     int
+			done  bool
+			fresh = l.framer.idle()
+		)
+		if n, done, err = l.framer.feed(b[pos:]); err != nil {
+			break
 		}
 		piece := b[pos : pos+n]
-		switch op := l.head.op; {
-		case op == nil, l.head.peek && !(done && fresh && isNil(piece)):
+		if op := l.head.op; op == nil || l.head.peek && !(done && fresh && isNil(piece)) {
 			pos += n
 			if done {
 				ended++
@@ -347,24 +349,20 @@ func (l *lane) consume(b []byte) (int, error) {
 					op.reply(l, nil)
 				}
 			}
-		default:
-			if from < pos {
-				l.head.s.deliver(b[from:pos], ended)
-			}
+		} else {
+			handOver()
 			pos += n
-			from, ended = pos, 0
-			if err := l.collect(op, piece, done); err != nil {
-				return pos, err
+			from = pos
+			if err = l.collect(op, piece, done); err != nil {
+				break
 			}
 		}
 		if !done {
 			break
 		}
 	}
-	if from < pos {
-		l.head.s.deliver(b[from:pos], ended)
-	}
-	return pos, nil
+	handOver()
+	return pos, err
 }
 
 // collect gathers a reply that op wants whole.

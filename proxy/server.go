@@ -204,9 +204,14 @@ func (s *Server) isDraining() bool {
 }
 
 // Shutdown stops accepting and reading, lets every command that was read be answered, and closes. When ctx ends first
-// the remaining clients are cut off. It returns once every goroutine of the server has ended.
+// the remaining clients are cut off. It returns once every goroutine of the server has ended; a second call does
+// nothing.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return
+	}
 	s.draining = true
 	for client := range s.sessions {
 		_ = client.conn.SetReadDeadline(time.Unix(1, 0))
