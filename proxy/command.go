@@ -16,7 +16,8 @@ type Commands struct {
 type command struct {
 	name   string // upper case, as in errors: "SET", "CLIENT SETNAME"
 	handle handler
-	writes bool // may change what its keys hold
+	queued handler // the same inside MULTI; nil queues it
+	writes bool    // may change what its keys hold
 	keys   []keySpec
 	// scan says that the specs do not tell all keys, so any argument may be one.
 	scan bool
@@ -164,7 +165,7 @@ func parseCommand(row any) (*command, string, error) {
 	c.writes = flags["write"]
 	movable := flags["movablekeys"]
 	if flags["blocking"] {
-		c.handle = (*session).pinned
+		c.handle = (*session).block
 	}
 	if len(f) > 8 {
 		for _, spec := range list(f[8]) {

@@ -26,31 +26,13 @@ var delSHA = func() []byte {
 // del serves DEL and UNLINK. With mapped keys among its keys it runs as a script: what happens to a key depends on
 // its marks, and the answer counts rows that are only in MySQL.
 func (s *session) del(c *command, req request) {
-	keys := req.args[1:]
-	d := deletion{command: []byte(c.name), keys: keys, how: make([]deletedKey, len(keys))}
-	anyMapped, anyRow := false, false
-	for i, key := range keys {
-		m := s.mapped(key)
-		if m == nil {
-			continue
-		}
-		anyMapped = true
-		d.how[i] = deletedKey{m: m, row: m.DeleteRow}
-		if !m.DeleteRow {
-			continue
-		}
-		anyRow = true
-		if err := s.writable(m, key); err != nil {
-			s.refuseKnown(err)
-			return
-		}
-	}
-	if err := s.objection(&command{name: c.name, keys: c.keys, scan: c.scan}, req.args); err != nil {
+	d, err := s.deletionOf(c, req)
+	switch {
+	case err != nil:
 		s.refuseKnown(err)
 		return
-	}
-	if !anyMapped {
-		s.forward(req)
+	case d == nil:
+		s.pass(c, req)
 		return
 	}
 	s.settle()
@@ -59,11 +41,33 @@ func (s *session) del(c *command, req request) {
 		s.refuse(err)
 		return
 	}
-	if anyRow {
-		s.srv.stats.Deletes.Add(1)
-	}
 	s.scratch = redcon.AppendInt(s.scratch[:0], there)
 	s.answer(s.scratch)
+}
+
+// deletionOf reads a DEL or UNLINK; it is nil if no key is mapped.
+func (s *session) deletionOf(c *command, req request) (*deletion, error) {
+	var d *deletion
+	keys := req.args[1:]
+	for i, key := range keys {
+		m := s.mapped(key)
+		if m == nil {
+			if s.here() && s.srv.journal.Reserved(key) {
+				return nil, s.reserved()
+			}
+			continue
+		}
+		if d == nil {
+			d = &deletion{command: []byte(c.name), keys: keys, how: make([]deletedKey, len(keys))}
+		}
+		d.how[i] = deletedKey{m: m, row: m.DeleteRow}
+		if m.DeleteRow {
+			if err := s.writable(m, key); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return d, nil
 }
 
 // deletion is one DEL or UNLINK.
@@ -92,6 +96,7 @@ func (d *deletion) run(s *session) (int64, error) {
 		}
 		if nums[0] >= 0 {
 			s.srv.gate.Marked(int(nums[1]))
+			s.srv.stats.Deletes.Add(nums[1])
 			return nums[0], nil
 		}
 		if err := d.lookUp(s, nums[1:]); err != nil {
@@ -134,8 +139,18 @@ func (d *deletion) lookUp(s *session, places []int64) error {
 
 // eval runs the script on the client's lane, so with the client's own rights.
 func (d *deletion) eval(s *session) ([]byte, error) {
-	j := s.srv.journal
-	args := make([][]byte, 0, 6+4*len(d.keys))
+	args := d.args(s.srv.journal)
+	reply, err := s.call(args...)
+	if err == nil && bytes.HasPrefix(reply, []byte("-NOSCRIPT")) {
+		args[0], args[1] = []byte("EVAL"), delScript
+		reply, err = s.call(args...)
+	}
+	return reply, err
+}
+
+// args is the call of the script; the last argument says what it returns.
+func (d *deletion) args(j mapping.Journal) [][]byte {
+	args := make([][]byte, 0, 7+4*len(d.keys))
 	args = append(args, []byte("EVALSHA"), delSHA, strconv.AppendInt(nil, int64(len(d.keys)), 10))
 	args = append(args, d.keys...)
 	args = append(args, d.command, []byte(j.Prefix), strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
@@ -152,12 +167,7 @@ func (d *deletion) eval(s *session) ([]byte, error) {
 		}
 		args = append(args, []byte(what), strconv.AppendInt(nil, int64(j.Partition(d.keys[i])), 10), []byte{known})
 	}
-	reply, err := s.call(args...)
-	if err == nil && bytes.HasPrefix(reply, []byte("-NOSCRIPT")) {
-		args[0], args[1] = []byte("EVAL"), delScript
-		reply, err = s.call(args...)
-	}
-	return reply, err
+	return append(args, []byte("both"))
 }
 
 // integers reads an array of at least two integers.

@@ -1,59 +1,81 @@
 package proxy
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 )
 
-// handlers are the commands that are more than forwarding; "name|sub" is a subcommand.
-var handlers = map[string]handler{
-	"get":  (*session).get,
-	"mget": (*session).mget,
+// handlers are the commands that are more than forwarding; "name|sub" is a subcommand. queued is what they are inside
+// MULTI, if not just queued.
+var handlers = map[string]struct{ handle, queued handler }{
+	"get":  {(*session).get, (*session).queueRead},
+	"mget": {(*session).mget, (*session).queueRead},
 
-	"set":    (*session).set,
-	"setex":  (*session).setex,
-	"psetex": (*session).setex,
-	"mset":   (*session).mset,
-	"del":    (*session).del,
-	"unlink": (*session).del,
+	"set":    {(*session).set, (*session).queueSet},
+	"setex":  {(*session).set, (*session).queueSet},
+	"psetex": {(*session).set, (*session).queueSet},
+	"mset":   {(*session).mset, (*session).queueMset},
+	"del":    {(*session).del, (*session).queueDel},
+	"unlink": {(*session).del, (*session).queueDel},
 
-	"flushall": (*session).flushing,
-	"flushdb":  (*session).flushing,
-	"swapdb":   (*session).flushing,
+	"flushall": {(*session).flushing, (*session).flushing},
+	"flushdb":  {(*session).flushing, (*session).flushing},
+	"swapdb":   {(*session).flushing, (*session).flushing},
 
-	"auth":           (*session).auth,
-	"hello":          (*session).hello,
-	"select":         (*session).selectDB,
-	"reset":          (*session).reset,
-	"quit":           (*session).goodbye,
-	"client|setname": (*session).clientSetName,
-	"client|getname": (*session).clientGetName,
-	"client|setinfo": (*session).clientSetInfo,
-	"client|id":      (*session).clientID,
-	"keyrow":         (*session).keyrow,
-	"post":           (*session).wrongProtocol,
-	"host:":          (*session).wrongProtocol,
+	"multi":   {(*session).multi, nil},
+	"exec":    {(*session).exec, (*session).exec},
+	"discard": {(*session).discard, (*session).discard},
+	"watch":   {(*session).watch, nil},
+	"unwatch": {(*session).unwatch, nil},
 
-	"xread":      (*session).xread,
-	"xreadgroup": (*session).xread,
-}
+	"subscribe":    {(*session).subscription, (*session).queueStick},
+	"psubscribe":   {(*session).subscription, (*session).queueStick},
+	"ssubscribe":   {(*session).subscription, (*session).queueStick},
+	"unsubscribe":  {(*session).subscription, (*session).queueStick},
+	"punsubscribe": {(*session).subscription, (*session).queueStick},
+	"sunsubscribe": {(*session).subscription, (*session).queueStick},
 
-// pinning are the commands that change or need a connection's own state, so that they cannot run on a lane.
-var pinning = []string{
-	"multi", "exec", "discard", "watch", "unwatch", "subscribe", "psubscribe", "ssubscribe", "unsubscribe",
-	"punsubscribe", "sunsubscribe", "monitor", "sync", "psync", "replconf", "wait", "waitaof", "asking", "readonly",
-	"readwrite", "script|debug", "client|tracking", "client|trackinginfo", "client|caching", "client|getredir",
-	"client|reply", "client|info", "client|no-evict", "client|no-touch", "client|setname", "failover",
+	"monitor":      {(*session).hijack, nil},
+	"sync":         {(*session).hijack, nil},
+	"psync":        {(*session).hijack, nil},
+	"replconf":     {(*session).stick, (*session).queueStick},
+	"script|debug": {(*session).hijack, nil},
+
+	"wait":       {(*session).wait, nil},
+	"waitaof":    {(*session).wait, nil},
+	"xread":      {(*session).xread, nil},
+	"xreadgroup": {(*session).xread, nil},
+
+	"auth":   {(*session).auth, (*session).queueNever},
+	"hello":  {(*session).hello, (*session).queueNever},
+	"select": {(*session).selectDB, (*session).queueSelect},
+	"reset":  {(*session).reset, (*session).reset},
+	"quit":   {(*session).goodbye, (*session).goodbye},
+
+	"client|setname":      {(*session).clientSetName, (*session).queueStick},
+	"client|getname":      {(*session).clientGetName, nil},
+	"client|setinfo":      {(*session).clientSetInfo, (*session).queueStick},
+	"client|id":           {(*session).clientID, nil},
+	"client|info":         {(*session).clientInfo, nil},
+	"client|unblock":      {(*session).clientUnblock, nil},
+	"client|reply":        {(*session).clientReply, (*session).queueNever},
+	"client|tracking":     {(*session).stick, (*session).queueStick},
+	"client|caching":      {(*session).stick, (*session).queueStick},
+	"client|trackinginfo": {(*session).own, nil},
+	"client|getredir":     {(*session).own, nil},
+	"client|no-evict":     {(*session).stick, (*session).queueStick},
+	"client|no-touch":     {(*session).stick, (*session).queueStick},
+
+	"keyrow": {(*session).keyrow, nil},
+	"post":   {(*session).wrongProtocol, (*session).wrongProtocol},
+	"host:":  {(*session).wrongProtocol, (*session).wrongProtocol},
 }
 
 // install gives the table's rows their handlers, and rows to commands that only keyrow knows.
 func (t *Commands) install() {
-	for _, name := range pinning {
-		t.row(name).handle = (*session).pinned
-	}
 	for name, h := range handlers {
-		t.row(name).handle = h
+		c := t.row(name)
+		c.handle, c.queued = h.handle, h.queued
 	}
 	// Scripts may write what they are given as keys, whatever their flags say.
 	for _, name := range []string{"eval", "evalsha", "fcall"} {
@@ -83,13 +105,27 @@ func (t *Commands) row(name string) *command {
 	return c.subs[sub]
 }
 
-// dispatch decides what becomes of one command. From here a GET goes on in read.go, a SET in write.go, and whatever
-// touches no mapped key through pass to the lane.
+// dispatch decides what becomes of one command. From here a GET goes on in read.go, a SET in write.go, a MULTI in tx.go,
+// and whatever touches no mapped key through pass to the lane.
 func (s *session) dispatch(req request) {
 	c := s.srv.commands.find(req.args)
+	if c == nil {
+		c = &unknown
+	}
+	if s.skip {
+		s.skip = false
+		s.settle()
+		s.mute(true)
+		defer func() {
+			s.settle()
+			s.mute(false)
+		}()
+	}
 	switch {
-	case c == nil:
-		s.pass(&unknown, req)
+	case s.pinned() && s.lane.private.endless.Load():
+		s.relayed(c, req)
+	case s.pinned() && s.pin.tx != nil:
+		s.queue(c, req)
 	case c.handle != nil:
 		c.handle(s, c, req)
 	default:
@@ -110,7 +146,7 @@ func (s *session) pass(c *command, req request) {
 }
 
 func (s *session) objection(c *command, args [][]byte) (err error) {
-	if s.key.db != s.srv.up.DB && c.name != "COPY" && c.name != "MOVE" { // these reach into other databases
+	if !s.here() && c.name != "COPY" && c.name != "MOVE" { // these reach into other databases
 		return nil
 	}
 	maps := s.srv.maps.Load()
@@ -187,35 +223,18 @@ func (c *call) lost(err error) {
 	close(c.done)
 }
 
-// pinned refuses a command that needs a connection of its own.
-func (s *session) pinned(c *command, _ request) {
-	s.refuseKnown(refused(c.name + " needs a connection to redis of its own, which keyrow does not offer yet; " +
-		"connect to redis directly for it, nothing was changed"))
-}
-
-// xread forwards what does not block.
-func (s *session) xread(c *command, req request) {
-	for _, a := range req.args[1:] {
-		if bytes.EqualFold(a, []byte("STREAMS")) {
-			break
-		}
-		if bytes.EqualFold(a, []byte("BLOCK")) {
-			s.pinned(&command{name: c.name + " BLOCK"}, req)
-			return
-		}
-	}
-	s.pass(c, req)
-}
-
 // flushing guards what would drop written rows that are not in MySQL yet.
 func (s *session) flushing(c *command, req request) {
 	behind := false
 	for _, m := range s.srv.maps.Load().All() {
 		behind = behind || !m.Deny
 	}
-	if !behind || c.name == "FLUSHDB" && s.key.db != s.srv.up.DB {
+	if !behind || c.name == "FLUSHDB" && !s.here() {
 		s.forward(req)
 		return
+	}
+	if s.pinned() && s.pin.tx != nil {
+		s.pin.tx.failed = true
 	}
 	s.refuseKnown(refused(c.name + " would drop rows that were written but are not in mysql yet; delete keys by name, " +
 		"or run it on redis directly once KEYROW INFO says pending:0; nothing was changed"))

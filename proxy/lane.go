@@ -37,7 +37,10 @@ type lane struct {
 	spare  []byte
 	fifo   []entry
 
+	private *private // what makes it the lane of one session; nil: shared
+
 	// The reader's own.
+	oob       bool // the reply under way answers no command
 	head      entry
 	ready     []entry // entries taken from fifo, from readyAt on
 	readyAt   int
@@ -91,12 +94,7 @@ func (l *lane) serve() {
 			continue
 		}
 		since := time.Now()
-		written := make(chan struct{})
-		go func() { l.write(conn); close(written) }()
-		err = l.read(conn)
-		_ = conn.Close()
-		l.lose(err)
-		<-written
+		l.carry(conn)
 		if time.Since(since) < time.Second {
 			l.rest(pause.NextBackOff()) // Redis accepts connections but ends them
 		} else {
@@ -104,6 +102,16 @@ func (l *lane) serve() {
 		}
 	}
 	l.down(errClosed)
+}
+
+// carry runs the lane over conn until conn fails, and answers what is outstanding then.
+func (l *lane) carry(conn net.Conn) {
+	written := make(chan struct{})
+	go func() { l.write(conn); close(written) }()
+	err := l.read(conn)
+	_ = conn.Close()
+	l.lose(err)
+	<-written
 }
 
 func (l *lane) rest(pause time.Duration) {
@@ -159,7 +167,9 @@ func (l *lane) lose(err error) {
 	l.work.Broadcast()
 	l.room.Broadcast()
 	l.mu.Unlock()
-	if l.head.n > 0 || len(waiting) > 1 {
+	if l.private != nil {
+		l.private.lost(err)
+	} else if l.head.n > 0 || len(waiting) > 1 {
 		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Msg("connection to redis lost with commands unanswered")
 	}
 	if l.head.n > 0 && !l.framer.idle() && (l.head.op == nil || l.head.peek) {
@@ -291,7 +301,7 @@ func (l *lane) read(conn net.Conn) error {
 		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case pending && marked == l.progress:
+		case pending && marked == l.progress && !(l.private != nil && l.private.patient.Load()):
 			return fmt.Errorf("no reply within %s", timeout)
 		default:
 			marked, pending = l.progress, l.outstanding()
@@ -312,35 +322,61 @@ func (l *lane) outstanding() bool {
 // consume hands the replies in b to what expects them and returns how many bytes it took. Neighbouring replies to
 // one session are delivered together.
 func (l *lane) consume(b []byte) (pos int, err error) {
-	from, ended := 0, 0 // b[from:pos], in which that many replies end, is still to be delivered to head.s
+	from, ended := 0, 0 // b[from:pos], in which that many replies end, is still to be delivered to the session to
+	to := l.head.s
+	if l.private != nil {
+		if to = l.private.session(); to == nil {
+			return 0, fmt.Errorf("redis sent %.64q on a connection that nobody uses", b)
+		}
+	}
 	handOver := func() {
 		if from < pos {
-			l.head.s.deliver(b[from:pos], ended)
+			to.deliver(b[from:pos], ended, l.oob)
 			from, ended = pos, 0
 		}
 	}
 	for pos < len(b) {
-		if l.head.n == 0 {
-			next, ok := l.pop()
-			if !ok {
-				err = fmt.Errorf("redis sent %.64q, for which no command was sent", b[pos:])
+		fresh := l.framer.idle()
+		if l.private != nil && fresh && !l.oob {
+			if l.private.endless.Load() {
+				pos = len(b)
 				break
 			}
-			if next.s != l.head.s || next.op != nil && !next.peek {
-				handOver()
+			var whole bool
+			if l.oob, whole = l.private.outOfBand(b[pos:]); !whole {
+				break
 			}
-			l.head = next
 		}
-		var (
-			n     int
-			done  bool
-			fresh = l.framer.idle()
-		)
+		if !l.oob && l.head.n == 0 {
+			next, ok := l.pop()
+			switch {
+			case ok:
+				if next.s != to || next.op != nil && !next.peek {
+					handOver()
+				}
+				l.head, to = next, next.s
+			case l.private != nil:
+				l.oob = true
+			default:
+				err = fmt.Errorf("redis sent %.64q, for which no command was sent", b[pos:])
+			}
+			if err != nil {
+				break
+			}
+		}
+		var n int
+		var done bool
 		if n, done, err = l.framer.feed(b[pos:]); err != nil {
 			break
 		}
 		piece := b[pos : pos+n]
-		if op := l.head.op; op == nil || l.head.peek && !(done && fresh && isNil(piece)) {
+		switch op := l.head.op; {
+		case l.oob:
+			pos += n
+			if done {
+				l.oob = false
+			}
+		case op == nil || l.head.peek && !(done && fresh && isNil(piece)):
 			pos += n
 			if done {
 				ended++
@@ -349,19 +385,20 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 					op.reply(l, nil)
 				}
 			}
-		} else {
+		default:
 			handOver()
 			pos += n
 			from = pos
-			if err = l.collect(op, piece, done); err != nil {
-				break
-			}
+			err = l.collect(op, piece, done)
 		}
-		if !done {
+		if !done || err != nil {
 			break
 		}
 	}
 	handOver()
+	if l.private != nil {
+		to.rested()
+	}
 	return pos, err
 }
 

@@ -17,51 +17,72 @@ import (
 func (s *session) auth(_ *command, req request) {
 	switch len(req.args) {
 	case 2:
-		s.logIn(identity{pass: string(req.args[1])}, req.args, true)
+		s.logIn(identity{pass: string(req.args[1])}, true)
 	case 3:
-		s.logIn(identity{user: string(req.args[1]), pass: string(req.args[2])}, req.args, true)
+		s.logIn(identity{user: string(req.args[1]), pass: string(req.args[2])}, true)
 	default:
 		s.forward(req) // Redis refuses it
 	}
 }
 
 // logIn takes on id if Redis accepts it; ack says whether success is answered, failure always is.
-func (s *session) logIn(id identity, auth [][]byte, ack bool) bool {
-	s.settle()
-	reply, err := s.srv.upstream.try(laneKey{}, auth...)
+func (s *session) logIn(id identity, ack bool) bool {
+	s.unpinIfClean()
+	key := laneKey{identity: id, authed: true, db: s.key.db, proto: s.key.proto}
+	reply, err := s.ask(laneKey{}, id.auth()...)
 	if err != nil {
 		s.refuse(notApplied(err))
 		return false
 	}
-	if reply[0] == '+' {
-		s.enter(laneKey{identity: id, authed: true, db: s.key.db})
-		if !ack {
-			return true
-		}
+	ok := reply[0] == '+'
+	if ok {
+		s.move(key)
 	}
-	s.answer([]byte(reply + "\r\n"))
-	return reply[0] == '+'
+	if ack || !ok {
+		s.answer(reply)
+	}
+	return ok
 }
 
-// hello serves HELLO for RESP2. RESP3 is refused in Redis's words, upon which clients stay with RESP2.
+// unpinIfClean waits until the session is owed nothing, and gives its own connection back if nothing is bound to it.
+func (s *session) unpinIfClean() {
+	s.settle()
+	if s.pinned() && s.clean() {
+		s.unpin(true)
+	}
+}
+
+// ask runs a command that changes the state of a connection: on the session's own, or else on one that is thrown away.
+func (s *session) ask(key laneKey, args ...[]byte) ([]byte, error) {
+	if s.pinned() {
+		return s.call(args...)
+	}
+	return s.srv.upstream.try(key, args...)
+}
+
+// hello serves HELLO. The reply is that of a lane that speaks the protocol asked for.
 func (s *session) hello(_ *command, req request) {
 	args := req.args[1:]
-	if len(args) == 0 {
-		s.forward(req)
-		return
-	}
-	version, ok := parseInt(args[0])
-	if !ok {
-		s.answer([]byte("-ERR Protocol version is not an integer or out of range\r\n"))
-		return
-	}
-	if version != 2 {
-		s.answer([]byte("-NOPROTO unsupported protocol version\r\n"))
-		return
-	}
+	key := s.key
 	var id *identity
+	if len(args) > 0 {
+		version, ok := parseInt(args[0])
+		switch {
+		case !ok:
+			s.answer([]byte("-ERR Protocol version is not an integer or out of range\r\n"))
+			return
+		case version != 2 && version != 3:
+			s.answer([]byte("-NOPROTO unsupported protocol version\r\n"))
+			return
+		}
+		key.proto = int8(version)
+		if key.proto == 2 {
+			key.proto = 0
+		}
+		args = args[1:]
+	}
 	name, named := "", false
-	for args = args[1:]; len(args) > 0; {
+	for len(args) > 0 {
 		switch {
 		case bytes.EqualFold(args[0], []byte("AUTH")) && len(args) > 2:
 			id = &identity{user: string(args[1]), pass: string(args[2])}
@@ -78,15 +99,37 @@ func (s *session) hello(_ *command, req request) {
 			return
 		}
 	}
-	if id != nil && !s.logIn(*id, id.auth(), false) {
-		return
+	if id != nil {
+		if !s.logIn(*id, false) {
+			return
+		}
+		key.identity, key.authed = *id, true
+	}
+	s.unpinIfClean()
+	hello := [][]byte{[]byte("HELLO"), []byte("2")}
+	if key.proto == 3 {
+		hello[1] = []byte("3")
+	}
+	if s.pinned() || key != s.key && !s.srv.upstream.stands(key) {
+		reply, err := s.ask(s.key, hello...)
+		if err != nil {
+			s.refuse(notApplied(err))
+			return
+		}
+		if reply[0] == '-' {
+			s.answer(reply)
+			return
+		}
+	}
+	if key != s.key {
+		s.move(key)
 	}
 	if named {
 		s.name = name
 	}
-	// The lanes speak RESP2 already, so this changes nothing for those who share them.
-	wire := appendCommand(nil, []byte("HELLO"), []byte("2"))
-	s.forward(request{raw: wire, args: [][]byte{wire}, made: true})
+	// The lanes speak the protocol already, so this changes nothing for those who share them.
+	wire := appendCommand(nil, hello...)
+	s.forward(request{raw: wire, args: hello, made: true})
 }
 
 // selectDB serves SELECT: a lane that is connected to the database shows that Redis allows it, else it is tried.
@@ -95,25 +138,25 @@ func (s *session) selectDB(_ *command, req request) {
 		s.forward(req)
 		return
 	}
-	s.settle()
+	s.unpinIfClean()
 	db, ok := parseInt(req.args[1])
 	key := s.key
 	key.db = int(db)
-	if !ok || key != s.key && !s.srv.upstream.stands(key) {
+	if s.pinned() || !ok || key != s.key && !s.srv.upstream.stands(key) {
 		base := s.key
 		base.db = 0
-		reply, err := s.srv.upstream.try(base, req.args...)
+		reply, err := s.ask(base, req.args...)
 		switch {
 		case err != nil:
 			s.refuse(notApplied(err))
 			return
 		case reply[0] != '+' || !ok:
-			s.answer([]byte(reply + "\r\n"))
+			s.answer(reply)
 			return
 		}
 	}
 	if key != s.key {
-		s.enter(key)
+		s.move(key)
 	}
 	if s.admitted() {
 		s.answer([]byte("+OK\r\n"))
@@ -126,8 +169,16 @@ func (s *session) reset(_ *command, req request) {
 		s.forward(req)
 		return
 	}
+	if s.pinned() {
+		// Whatever still arrives there is not for the client any more.
+		if !s.lane.private.endless.Load() {
+			s.settle()
+		}
+		s.unpin(false)
+	}
 	s.settle()
 	s.name = ""
+	s.mute(false)
 	if s.key != (laneKey{}) {
 		s.enter(laneKey{})
 	}
@@ -176,7 +227,7 @@ func (s *session) clientGetName(c *command, req request) {
 		return
 	}
 	if s.name == "" {
-		s.answer(redcon.AppendNull(nil))
+		s.answer(s.appendNull(nil))
 		return
 	}
 	s.answer(redcon.AppendBulkString(nil, s.name))
@@ -201,6 +252,84 @@ func (s *session) clientID(c *command, req request) {
 	}
 	if s.admitted() {
 		s.answer(redcon.AppendInt(nil, s.id))
+	}
+}
+
+// clientInfo serves CLIENT INFO: the line of the connection that is used, with what is the client's own put in.
+func (s *session) clientInfo(_ *command, req request) {
+	if len(req.args) != 2 {
+		s.forward(req)
+		return
+	}
+	s.forwardFor(req, &clientLine{s, s.name}, false)
+}
+
+type clientLine struct {
+	s    *session
+	name string
+}
+
+func (o *clientLine) reply(_ *lane, b []byte) {
+	end := bytes.IndexByte(b, '\n')
+	if b[0] != '$' && b[0] != '=' || end < 0 {
+		o.s.deliver(b, 1, false)
+		return
+	}
+	own := map[string]string{
+		"id": strconv.FormatInt(o.s.id, 10), "addr": o.s.conn.RemoteAddr().String(),
+		"laddr": o.s.conn.LocalAddr().String(), "name": o.name,
+	}
+	text := strings.TrimRight(string(b[end+1:]), "\r\n")
+	text = strings.TrimPrefix(text, "txt:")
+	fields := strings.Split(text, " ")
+	for i, f := range fields {
+		name, _, _ := strings.Cut(f, "=")
+		if value, ok := own[name]; ok {
+			fields[i] = name + "=" + value
+		}
+	}
+	text = strings.Join(fields, " ") + "\n"
+	if b[0] == '=' {
+		text = "txt:" + text
+	}
+	o.s.deliver(append(append(append([]byte{b[0]}, strconv.Itoa(len(text))...), "\r\n"+text...), "\r\n"...), 1, false)
+}
+
+func (o *clientLine) lost(err error) { o.s.deliverErrors(err, 1) }
+
+// clientUnblock serves CLIENT UNBLOCK: the id is one that CLIENT ID gave, so it is translated to the one that Redis
+// knows the blocked session's own connection by.
+func (s *session) clientUnblock(c *command, req request) {
+	if len(req.args) > 2 {
+		if id, ok := parseInt(req.args[2]); ok {
+			args := append([][]byte(nil), req.args...)
+			args[2] = strconv.AppendInt(nil, s.srv.blockedAs(id), 10)
+			s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
+			return
+		}
+	}
+	s.forward(req)
+}
+
+// clientReply serves CLIENT REPLY. Redis goes on answering; keyrow keeps the answers from the client.
+func (s *session) clientReply(_ *command, req request) {
+	if len(req.args) != 3 {
+		s.forward(req)
+		return
+	}
+	switch {
+	case !s.admitted():
+	case bytes.EqualFold(req.args[2], []byte("ON")):
+		s.settle()
+		s.mute(false)
+		s.answer([]byte("+OK\r\n"))
+	case bytes.EqualFold(req.args[2], []byte("OFF")):
+		s.settle()
+		s.mute(true)
+	case bytes.EqualFold(req.args[2], []byte("SKIP")):
+		s.skip = !s.muted
+	default:
+		s.answer(appendError(nil, errSyntax))
 	}
 }
 

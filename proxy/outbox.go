@@ -27,6 +27,8 @@ type outbox struct {
 	mu      sync.Mutex
 	moved   sync.Cond // answered or pending changed and waiting was set
 	waiting bool
+	open    bool    // half of a message is delivered
+	muted   bool    // CLIENT REPLY OFF: replies are counted and dropped
 	held    []*hole // holes and what stands behind them
 	out     []byte  // bytes for the writer
 	spare   []byte
@@ -63,9 +65,14 @@ func newOutbox(conn net.Conn, limit int) *outbox {
 	return o
 }
 
-// deliver takes b, in which replies replies end.
-func (o *outbox) deliver(b []byte, replies int) {
+// deliver takes b, in which replies replies end. open says that b ends within something that answers no command, a
+// message for one: until the rest of it is delivered nothing else may be.
+func (o *outbox) deliver(b []byte, replies int, open bool) {
 	o.mu.Lock()
+	o.open = open
+	if o.muted {
+		b = nil
+	}
 	if n := len(o.held); n == 0 {
 		o.write(b)
 	} else if o.room(len(b)) {
@@ -92,6 +99,9 @@ func (o *outbox) hold() *hole {
 // fill brings the reply for h, counts it as one, and lets go what waited behind it.
 func (o *outbox) fill(h *hole, b []byte) {
 	o.mu.Lock()
+	if o.muted {
+		b = nil
+	}
 	h.b, h.filled = b, true
 	if o.room(len(b)) {
 		o.pending.Add(int64(len(b)))
@@ -123,7 +133,7 @@ func (o *outbox) room(n int) bool {
 
 // write sends b now or leaves it to the writer; mu is held.
 func (o *outbox) write(b []byte) {
-	if o.dead != nil {
+	if o.dead != nil || len(b) == 0 {
 		return
 	}
 	if !o.writing && o.raw != nil {
@@ -176,6 +186,13 @@ func (o *outbox) drain() {
 	o.writing = false
 	o.out, o.spare = nil, nil
 	o.account(0)
+}
+
+// mute drops replies from now on, or no longer. The session is owed nothing.
+func (o *outbox) mute(on bool) {
+	o.mu.Lock()
+	o.muted = on
+	o.mu.Unlock()
 }
 
 // kill closes the connection at once; replies that still arrive are dropped.

@@ -57,7 +57,7 @@ func (r *read) lost(err error) {
 func (r *read) loaded(image []byte, err error) {
 	s, hole := r.s, r.hole
 	r.end()
-	s.fill(hole, appendImage(nil, image, err))
+	s.fill(hole, s.appendImage(nil, image, err))
 }
 
 // end counts the read as answered. It comes before the reply, so that a write that waits for it is woken by it.
@@ -69,14 +69,22 @@ func (r *read) end() {
 	}
 }
 
-func appendImage(b, image []byte, err error) []byte {
+func (s *session) appendImage(b, image []byte, err error) []byte {
 	switch {
 	case err != nil:
 		return appendError(b, err)
 	case image == nil:
-		return redcon.AppendNull(b)
+		return s.appendNull(b)
 	}
 	return redcon.AppendBulk(b, image)
+}
+
+// appendNull appends the null of the session's protocol.
+func (s *session) appendNull(b []byte) []byte {
+	if s.key.proto == 3 {
+		return append(b, "_\r\n"...)
+	}
+	return redcon.AppendNull(b)
 }
 
 // mget serves MGET: one MGET upstream; the mapped keys that it finds missing are loaded together and put into their
@@ -136,7 +144,7 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 	}
 	if len(missing) == 0 {
 		r.s.reads.Add(-1)
-		r.s.deliver(b, 1)
+		r.s.deliver(b, 1, false)
 		return
 	}
 	b = append([]byte(nil), b...) // the lane's buffer is used again before the rows are there
@@ -159,7 +167,7 @@ func (r *multiRead) loaded(at int, image []byte, err error) {
 	case err != nil:
 		r.err = err
 	default:
-		r.elems[at] = appendImage(nil, image, nil)
+		r.elems[at] = r.s.appendImage(nil, image, nil)
 	}
 	r.left--
 	last := r.left == 0

@@ -197,6 +197,19 @@ func (s *Server) accept(conn net.Conn) {
 	}()
 }
 
+// blockedAs is the id by which Redis knows the connection of the session that keyrow calls id, or 0 if it has none of
+// its own.
+func (s *Server) blockedAs(id int64) int64 {
+	s.upstream.mu.Lock()
+	defer s.upstream.mu.Unlock()
+	for l := range s.upstream.owned {
+		if client := l.private.session(); client != nil && client.id == id {
+			return l.private.id
+		}
+	}
+	return 0
+}
+
 func (s *Server) isDraining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -39,12 +39,16 @@ type session struct {
 	lane  *lane
 	name  string // CLIENT SETNAME
 
+	pin    pin  // what goes with a lane of the session's own
+	parked bool // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
+
 	batch batch
 	run   *run         // blind writes that are still to be encoded into the batch
 	owed  int64        // replies that will have been delivered once everything submitted is answered
 	reads atomic.Int32 // mapped reads that are not answered yet
 	mixed atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
 	quit  bool
+	skip  bool // CLIENT REPLY SKIP: the next command's reply is dropped
 
 	scratch []byte // a reply or an image being made
 
@@ -112,12 +116,19 @@ func (s *session) serve() {
 	s.enter(laneKey{})
 	err := s.commands()
 	s.submit()
+	if s.pinned() && s.lane.private.patient.Load() {
+		// A BLPOP whose client is gone must not take what is pushed next.
+		s.unpin(false)
+	}
 	s.settle()
 	var bad protocolError
 	if errors.As(err, &bad) {
-		s.deliver(redcon.AppendError(nil, "ERR "+bad.Error()), 0)
+		s.deliver(redcon.AppendError(nil, "ERR "+bad.Error()), 0, false)
 	}
 	s.flush(farewell)
+	if s.pinned() {
+		s.unpin(s.answered.Load() == s.owed && s.clean())
+	}
 	s.srv.upstream.release(s.lanes)
 }
 
@@ -135,7 +146,10 @@ func (s *session) commands() error {
 			if err := s.pause(); err != nil {
 				return err
 			}
-			if err := s.fetch(); err != nil {
+			s.park()
+			err := s.fetch()
+			s.unpark()
+			if err != nil {
 				return err
 			}
 		default:
@@ -188,9 +202,17 @@ func (s *session) enter(key laneKey) {
 	}
 }
 
+// here reports whether the session stands where keys are mapped.
+func (s *session) here() bool {
+	if s.pinned() && s.pin.tx != nil {
+		return s.pin.tx.db == s.srv.up.DB
+	}
+	return s.key.db == s.srv.up.DB
+}
+
 // mapped finds the mapping of a key, as this session sees it.
 func (s *session) mapped(key []byte) *mapping.Mapping {
-	if s.key.db != s.srv.up.DB {
+	if !s.here() {
 		return nil
 	}
 	return s.srv.maps.Load().Match(key)
@@ -242,15 +264,15 @@ func (s *session) arrive() {
 // settle waits until the client is owed nothing. What is delivered next stands in its place.
 func (s *session) settle() {
 	s.submit()
-	if s.answered.Load() < s.owed {
-		s.await(func() bool { return s.answered.Load() >= s.owed })
+	if s.answered.Load() < s.owed || s.lane.private != nil {
+		s.await(func() bool { return s.answered.Load() >= s.owed && !s.open })
 	}
 }
 
 // answer gives a reply of keyrow's own its place behind everything that was asked before.
 func (s *session) answer(b []byte) {
 	s.settle()
-	s.deliver(b, 0)
+	s.deliver(b, 0, false)
 }
 
 // refuse answers with an error.
@@ -263,7 +285,7 @@ func (s *session) refuse(err error) {
 func (s *session) deliverErrors(err error, n int) {
 	one := appendError(nil, err)
 	for range n {
-		s.deliver(one, 1)
+		s.deliver(one, 1, false)
 	}
 }
 

@@ -1,10 +1,10 @@
 package proxy
 
 import (
-	"bufio"
+	"bytes"
 	"errors"
-	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -38,6 +38,7 @@ type laneKey struct {
 	identity
 	authed bool
 	db     int
+	proto  int8 // 3 for RESP3, else RESP2
 }
 
 // laneSet is the lanes that sessions of one identity and database share.
@@ -45,9 +46,12 @@ type laneSet struct {
 	key    laneKey
 	lanes  []*lane
 	next   atomic.Uint32
+	multi  atomic.Bool // MULTI is allowed
 	closed chan struct{}
 
 	// Guarded by upstream.mu.
+	spare    []*lane // private lanes that nobody uses
+	ended    bool
 	sessions int
 	since    time.Time // when sessions became 0
 }
@@ -70,18 +74,18 @@ type upstream struct {
 
 	mu     sync.Mutex
 	sets   map[laneKey]*laneSet
+	owned  map[*lane]struct{} // every private lane, spare ones included
 	closed bool
 }
 
 func newUpstream(cfg Upstream, log zerolog.Logger) *upstream {
-	return &upstream{cfg: cfg, log: log, sets: map[laneKey]*laneSet{}}
+	return &upstream{cfg: cfg, log: log, sets: map[laneKey]*laneSet{}, owned: map[*lane]struct{}{}}
 }
 
 // acquire returns the lanes for key, connecting them if they are new; release gives them back.
 func (u *upstream) acquire(key laneKey) *laneSet {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.sweep()
 	set := u.sets[key]
 	if set == nil {
 		set = &laneSet{key: key, closed: make(chan struct{})}
@@ -125,9 +129,14 @@ func (u *upstream) release(set *laneSet) {
 	}
 }
 
-// sweep closes lane sets that have been without sessions for laneIdle; u.mu is held.
+// sweep closes lane sets that have been without sessions for laneIdle, and spare private lanes; u.mu is held.
 func (u *upstream) sweep() {
 	for key, set := range u.sets {
+		// Half of the spare lanes go each time: after a burst they are gone soon, and a steady load has others again.
+		for range (len(set.spare) + 1) / 2 {
+			set.spare[0].close()
+			set.spare = append(set.spare[:0], set.spare[1:]...)
+		}
 		if set.sessions == 0 && time.Since(set.since) > laneIdle {
 			delete(u.sets, key)
 			set.close()
@@ -135,11 +144,17 @@ func (u *upstream) sweep() {
 	}
 }
 
+// close ends the lanes of the set and the spare private ones; upstream.mu is held.
 func (set *laneSet) close() {
+	set.ended = true
 	close(set.closed)
 	for _, l := range set.lanes {
 		l.close()
 	}
+	for _, l := range set.spare {
+		l.close()
+	}
+	set.spare = nil
 }
 
 // tend closes idle lane sets now and then until done is closed.
@@ -161,9 +176,13 @@ func (u *upstream) tend(done <-chan struct{}) {
 // close ends all lanes and waits for them.
 func (u *upstream) close() {
 	u.mu.Lock()
+	u.closed = true
 	for key, set := range u.sets {
 		delete(u.sets, key)
 		set.close()
+	}
+	for l := range u.owned {
+		l.close()
 	}
 	u.mu.Unlock()
 	u.wg.Wait()
@@ -190,12 +209,11 @@ func (u *upstream) dial() (net.Conn, error) {
 	return net.DialTimeout(network, addr, min(u.cfg.Timeout, 5*time.Second))
 }
 
+// greet makes a new connection what key says.
 func (u *upstream) greet(conn net.Conn, key laneKey) error {
 	if key.authed {
-		if reply, err := u.ask(conn, key.auth()...); err != nil {
+		if _, err := u.demand(conn, key.auth()...); err != nil {
 			return err
-		} else if reply[0] == '-' {
-			return redisError(reply[1:])
 		}
 	} else {
 		reply, err := u.ask(conn, []byte("PING"))
@@ -203,18 +221,30 @@ func (u *upstream) greet(conn net.Conn, key laneKey) error {
 			return err
 		}
 		// Any other reply, LOADING for one, says nothing of authentication; clients get to see it themselves.
-		if needed := strings.HasPrefix(reply, "-NOAUTH"); needed || reply[0] == '+' {
+		if needed := bytes.HasPrefix(reply, []byte("-NOAUTH")); needed || reply[0] == '+' {
 			u.noAuth.Store(needed)
 		}
 	}
-	if key.db != 0 {
-		if reply, err := u.ask(conn, []byte("SELECT"), strconv.AppendInt(nil, int64(key.db), 10)); err != nil {
+	if key.proto == 3 {
+		if _, err := u.demand(conn, []byte("HELLO"), []byte("3")); err != nil {
 			return err
-		} else if reply[0] == '-' && !strings.HasPrefix(reply, "-NOAUTH") {
-			return redisError(reply[1:])
+		}
+	}
+	if key.db != 0 {
+		if _, err := u.demand(conn, []byte("SELECT"), strconv.AppendInt(nil, int64(key.db), 10)); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// demand is ask for a command that has to succeed; an error reply is a redisError.
+func (u *upstream) demand(conn net.Conn, args ...[]byte) ([]byte, error) {
+	reply, err := u.ask(conn, args...)
+	if err == nil && reply[0] == '-' {
+		err = redisError(bytes.TrimRight(reply[1:], "\r\n"))
+	}
+	return reply, err
 }
 
 // redisError is an error reply of Redis, without the minus sign.
@@ -222,33 +252,40 @@ type redisError string
 
 func (e redisError) Error() string { return string(e) }
 
-// ask sends one command on a connection nobody shares and returns the line that Redis answers.
-func (u *upstream) ask(conn net.Conn, args ...[]byte) (string, error) {
+// ask sends one command on a connection that nobody shares and returns the reply.
+func (u *upstream) ask(conn net.Conn, args ...[]byte) ([]byte, error) {
 	_ = conn.SetDeadline(time.Now().Add(min(u.cfg.Timeout, 5*time.Second)))
 	defer func() { _ = conn.SetDeadline(time.Time{}) }()
 	if _, err := conn.Write(appendCommand(nil, args...)); err != nil {
-		return "", err
+		return nil, err
 	}
-	// Redis sends nothing that was not asked for, so the reader holds back no byte of a later reply.
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil {
-		return "", err
+	var framer replyFramer
+	buf := make([]byte, 0, 1024)
+	for fed := 0; ; {
+		// Redis sends nothing that was not asked for, so what is read ends with the reply.
+		n, err := conn.Read(buf[len(buf):cap(buf)])
+		if err != nil {
+			return nil, err
+		}
+		buf = buf[:len(buf)+n]
+		n, done, err := framer.feed(buf[fed:])
+		if done || err != nil {
+			return buf, err
+		}
+		fed += n
+		buf = slices.Grow(buf, 512)
 	}
-	if len(line) < 3 {
-		return "", fmt.Errorf("redis sent a malformed reply %q", line)
-	}
-	return strings.TrimRight(line, "\r\n"), nil
 }
 
-// try runs the commands on a connection of its own under key and returns the first error reply, or the last reply.
-func (u *upstream) try(key laneKey, args ...[]byte) (string, error) {
+// try runs a command on a connection of its own under key and returns the reply, or Redis's refusal of key.
+func (u *upstream) try(key laneKey, args ...[]byte) ([]byte, error) {
 	conn, err := u.connect(key)
 	if err != nil {
 		var refused redisError
 		if errors.As(err, &refused) {
-			return "-" + string(refused), nil
+			return []byte("-" + string(refused) + "\r\n"), nil
 		}
-		return "", err
+		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
 	return u.ask(conn, args...)

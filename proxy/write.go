@@ -27,24 +27,46 @@ func errExpire(command string) error {
 	return redisReply("ERR invalid expire time in '" + command + "' command")
 }
 
-// set serves SET. On a mapped key it becomes a blind write: the image, the mark and the end of any lease in one
-// transaction.
+// written is what a SET, SETEX or PSETEX of one mapped key asks for; its slices alias the request.
+type written struct {
+	key, value []byte
+	deadline   int64 // Unix milliseconds; 0: none
+}
+
+// set serves SET, SETEX and PSETEX. On a mapped key it becomes a blind write: the image, the mark and the end of any
+// lease in one transaction.
 func (s *session) set(c *command, req request) {
-	if len(req.args) < 3 {
-		s.forward(req)
-		return
-	}
-	m := s.mapped(req.args[1])
-	if m == nil {
-		s.pass(c, req)
-		return
-	}
-	deadline, err := setOptions(req.args[3:])
-	if err != nil {
+	w, m, err := s.writtenBy(c, req)
+	switch {
+	case err != nil:
 		s.refuseKnown(err)
-		return
+	case m == nil:
+		s.pass(c, req)
+	default:
+		s.write(m, w.key, w.value, w.deadline)
 	}
-	s.write(m, req.args[1], req.args[2], deadline)
+}
+
+// writtenBy reads a SET, SETEX or PSETEX; m is nil if it is none of a mapped key, or one that Redis refuses.
+func (s *session) writtenBy(c *command, req request) (w written, m *mapping.Mapping, err error) {
+	args := req.args
+	if len(args) < 3 || c.name != "SET" && len(args) != 4 {
+		return w, nil, nil
+	}
+	if m = s.mapped(args[1]); m == nil {
+		return w, nil, nil
+	}
+	w = written{key: args[1], value: args[len(args)-1]}
+	switch c.name {
+	case "SET":
+		w.value = args[2]
+		w.deadline, err = setOptions(args[3:])
+	case "SETEX":
+		w.deadline, err = expiry(args[2], true, true, "setex")
+	default:
+		w.deadline, err = expiry(args[2], false, true, "psetex")
+	}
+	return w, m, err
 }
 
 // setOptions reads what follows the value of a SET on a mapped key: nothing, or an expiry, which is the residency of
@@ -94,29 +116,6 @@ func expiry(arg []byte, seconds, relative bool, command string) (int64, error) {
 	return n, nil
 }
 
-// setex serves SETEX and PSETEX.
-func (s *session) setex(c *command, req request) {
-	if len(req.args) != 4 {
-		s.forward(req)
-		return
-	}
-	m := s.mapped(req.args[1])
-	if m == nil {
-		s.pass(c, req)
-		return
-	}
-	name := "setex"
-	if c.name == "PSETEX" {
-		name = "psetex"
-	}
-	deadline, err := expiry(req.args[2], name == "setex", true, name)
-	if err != nil {
-		s.refuseKnown(err)
-		return
-	}
-	s.write(m, req.args[1], req.args[3], deadline)
-}
-
 // write adds a blind write to the run of the pipeline at hand.
 func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 	err := s.writable(m, key)
@@ -127,13 +126,18 @@ func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 		s.refuseKnown(err)
 		return
 	}
+	if !s.transactional() {
+		return
+	}
 	s.beforeWrite()
 	if s.run == nil {
 		s.behindRun()
 		s.run = &run{s: s, each: true}
 	}
 	s.run.add(key, s.scratch, deadline)
-	if len(s.run.sets) == maxRun || len(s.run.data) > maxRunBytes {
+	if s.pinned() {
+		s.endAside()
+	} else if len(s.run.sets) == maxRun || len(s.run.data) > maxRunBytes {
 		s.submit()
 	}
 }
@@ -147,6 +151,26 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 		return m.Refusal(key)
 	}
 	return s.srv.gate.Admit()
+}
+
+// transactional makes sure, once for all sessions of an identity, that Redis lets it use MULTI, and answers the client
+// if not. Where MULTI is refused, Redis runs what stands behind it command by command.
+func (s *session) transactional() bool {
+	if s.lanes.multi.Load() {
+		return true
+	}
+	s.settle()
+	reply, err := s.srv.upstream.try(s.key, []byte("MULTI"))
+	switch {
+	case err != nil:
+		s.refuse(notApplied(err))
+	case reply[0] == '-':
+		s.answer(reply)
+	default:
+		s.lanes.multi.Store(true)
+		return true
+	}
+	return false
 }
 
 // beforeWrite holds a write back until this session's earlier reads of rows are answered: a GET whose row is still
@@ -196,11 +220,30 @@ func (s *session) mset(c *command, req request) {
 			return
 		}
 	}
+	if !s.transactional() {
+		return
+	}
 	s.endRun()
 	s.behindRun()
 	s.beforeWrite()
 	s.run = r
-	s.endRun()
+	if s.pinned() {
+		s.endAside()
+	} else {
+		s.endRun()
+	}
+}
+
+// endAside sends a run over the shared lane although the session owns a connection: there, the run's EXEC would end
+// what the client watches. Nothing else is under way then, so the order is kept.
+func (s *session) endAside() {
+	r := s.run
+	s.run = nil
+	s.settle()
+	own := s.lane
+	s.lane, s.run = s.pin.shared, r
+	s.settle()
+	s.lane = own
 }
 
 const (
@@ -233,6 +276,7 @@ type run struct {
 	at     int   // the reply that comes next
 	zadds  []int // which elements of EXEC's reply count new marks
 	failed error // the first step that was not queued
+	bare   bool  // that was MULTI: the user's rights were changed just now
 }
 
 type blindSet struct {
@@ -366,11 +410,17 @@ func (r *run) reply(l *lane, b []byte) {
 	if r.at < r.steps {
 		if b[0] == '-' && r.failed == nil {
 			r.failed = redisReply(bytes.TrimRight(b[1:], "\r\n"))
+			r.bare = r.at == 1
 		}
 		return
 	}
 	r.s.srv.at("set.after-exec")
-	if b[0] == '-' {
+	switch {
+	case r.bare:
+		r.s.lanes.multi.Store(false)
+		r.finish(upstreamError("redis refused MULTI, so the write was not applied as a whole; SET it again: " + r.failed.Error()))
+		return
+	case b[0] == '-':
 		r.aborted(l, b)
 		return
 	}
@@ -474,5 +524,5 @@ func (r *run) done(b []byte, replies int) {
 	if r.each && len(r.sets) > 1 {
 		r.s.mixed.Store(false)
 	}
-	r.s.deliver(b, replies)
+	r.s.deliver(b, replies, false)
 }

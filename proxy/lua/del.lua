@@ -8,8 +8,9 @@
 --         'row'    a mapped key whose row is deleted
 --         partition of the key
 --         '?' nobody asked MySQL yet, '1' MySQL has the row, '0' it has not
+--       then 'both', or 'n' inside a client's MULTI, where no row is '?'
 --
--- Returns {keys that were there, marks added}, or, having changed nothing, {-1, i, …}: the places in KEYS of rows that
+-- Returns {keys that were there, marks added}, with 'n' the first alone, or, having changed nothing, {-1, i, …}: the places in KEYS of rows that
 -- are not in Redis and have to be looked up in MySQL, so that the answer can say whether they were there.
 --
 -- Every branch begins with a DEL: Redis refuses a script at maxmemory only before its first write.
@@ -80,5 +81,8 @@ for i, key in ipairs(KEYS) do
       there = there + 1
     end
   end
+end
+if ARGV[#ARGV] == 'n' then
+  return there
 end
 return {there, marked}

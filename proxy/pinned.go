@@ -1,0 +1,259 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+)
+
+// pin is what a session that owns its connection has made of it. A session pins itself once its outstanding replies
+// are there, and goes back to a shared lane as soon as the connection is as it was: no transaction, nothing watched,
+// nothing subscribed, nothing set, everything answered.
+type pin struct {
+	shared *lane // where the session goes back to
+	// watching and tx end with EXEC, DISCARD, UNWATCH.
+	watching bool
+	tx       *tx
+	// stuck says that the connection was set to something that only RESET undoes.
+	stuck bool
+	// foreign says that the connection is not what its lane set is for any more, so that nobody may have it next.
+	foreign bool
+}
+
+// pinned reports whether the session owns its connection.
+func (s *session) pinned() bool { return s.lane.private != nil }
+
+// pinTo gives the session a connection of its own. It answers the client and returns false if there is none.
+func (s *session) pinTo() bool {
+	if s.pinned() {
+		return true
+	}
+	s.settle()
+	l, err := s.srv.upstream.own(s.lanes, s)
+	if err != nil {
+		var refused redisError
+		if errors.As(err, &refused) {
+			s.answer([]byte("-" + string(refused) + "\r\n"))
+		} else {
+			s.refuse(notApplied(err))
+		}
+		return false
+	}
+	s.pin = pin{shared: s.lane}
+	s.lane = l
+	return true
+}
+
+// clean reports whether nobody could tell the connection from a new one.
+func (s *session) clean() bool {
+	return !s.pin.watching && s.pin.tx == nil && !s.pin.stuck && s.lane.private.subscribed.Load() == 0 &&
+		!s.lane.private.endless.Load()
+}
+
+// unpin goes back to the shared lane. Everything is answered.
+func (s *session) unpin(clean bool) {
+	l := s.lane
+	clean = clean && !s.pin.foreign
+	s.lane, s.pin = s.pin.shared, pin{}
+	l.private.pubsub.Store(false)
+	s.srv.upstream.disown(l, clean)
+}
+
+// move notes that the session, which is owed nothing, is another or elsewhere now. Its own connection, if it has one,
+// went there with it.
+func (s *session) move(key laneKey) {
+	if !s.pinned() {
+		s.enter(key)
+		return
+	}
+	own, pin := s.lane, s.pin
+	s.enter(key)
+	pin.shared, pin.foreign = s.lane, true
+	s.lane, s.pin = own, pin
+}
+
+// rested is called by the lane's reader when it has handed over all it had. A session that is waiting for its
+// client's next command goes back to the shared lane, if that is all there was.
+func (s *session) rested() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.parked && s.pinned() && s.answered.Load() == s.owed && len(s.held) == 0 && s.clean() {
+		s.unpin(true)
+	}
+}
+
+// park and unpark frame the time in which the session's goroutine waits for the client and touches nothing else.
+func (s *session) park() {
+	if !s.pinned() {
+		return
+	}
+	s.mu.Lock()
+	if s.answered.Load() == s.owed && len(s.held) == 0 && s.clean() {
+		s.unpin(true)
+	} else {
+		s.parked = true
+	}
+	s.mu.Unlock()
+}
+
+func (s *session) unpark() {
+	if !s.parked {
+		return
+	}
+	s.mu.Lock()
+	s.parked = false
+	s.mu.Unlock()
+}
+
+// own forwards a command on a connection of the session's own, from which it goes back by itself.
+func (s *session) own(c *command, req request) {
+	if err := s.objection(c, req.args); err != nil {
+		s.refuseKnown(err)
+		return
+	}
+	if s.pinTo() {
+		s.forward(req)
+	}
+}
+
+// block forwards a command that may take for ever.
+func (s *session) block(c *command, req request) {
+	if err := s.objection(c, req.args); err != nil {
+		s.refuseKnown(err)
+		return
+	}
+	if s.pinTo() {
+		s.lane.private.patient.Store(true)
+		s.forward(req)
+	}
+}
+
+// xread forwards XREAD and XREADGROUP, on a connection of their own if they block.
+func (s *session) xread(c *command, req request) {
+	for _, a := range req.args[1:] {
+		if bytes.EqualFold(a, []byte("STREAMS")) {
+			break
+		}
+		if bytes.EqualFold(a, []byte("BLOCK")) {
+			s.block(c, req)
+			return
+		}
+	}
+	s.pass(c, req)
+}
+
+// wait forwards WAIT and WAITAOF, which wait for what the connection wrote last. What the session wrote went over a
+// shared lane and is answered, so it is behind the replication offset that a command just before takes on.
+func (s *session) wait(c *command, req request) {
+	s.settle()
+	if !s.pinTo() {
+		return
+	}
+	s.swallow([]byte("PING"))
+	s.block(c, req)
+}
+
+// stick forwards a command that sets something on the connection.
+func (s *session) stick(c *command, req request) {
+	if !s.pinTo() {
+		return
+	}
+	s.pin.stuck = true
+	s.forward(req)
+}
+
+// hijack hands the connection over to the client: from now on bytes pass both ways unseen.
+func (s *session) hijack(_ *command, req request) {
+	if !s.pinTo() {
+		return
+	}
+	s.settle()
+	s.pin.stuck = true
+	s.lane.private.endless.Store(true)
+	s.lane.private.patient.Store(true)
+	s.relay(req)
+}
+
+// relayed passes on what the client says on a connection that was handed over to it. RESET and QUIT are its way back.
+func (s *session) relayed(c *command, req request) {
+	switch c.name {
+	case "RESET", "QUIT":
+		c.handle(s, c, req)
+	default:
+		s.relay(req)
+	}
+}
+
+// relay sends a command for which no reply is counted.
+func (s *session) relay(req request) {
+	if err := s.lane.submit(req.raw, nil); err != nil {
+		s.kill(err)
+	}
+}
+
+// watch forwards WATCH. Rows that it names are loaded before: a later fill of keyrow's would look like somebody
+// else's change and end the client's transaction for nothing.
+func (s *session) watch(c *command, req request) {
+	if !s.pinTo() || !s.materialise(req.args[1:]) {
+		return
+	}
+	s.pin.watching = true
+	s.forward(req)
+}
+
+func (s *session) unwatch(_ *command, req request) {
+	if s.pinned() {
+		s.pin.watching = false
+	}
+	s.forward(req)
+}
+
+// subscription serves SUBSCRIBE and its likes. Confirmations and messages come out of band; a PING behind the command
+// shows when the confirmations are through.
+func (s *session) subscription(c *command, req request) {
+	if err := s.objection(c, req.args); err != nil {
+		s.refuseKnown(err)
+		return
+	}
+	if !s.pinTo() {
+		return
+	}
+	p := s.lane.private
+	if s.key.proto != 3 && !p.pubsub.Load() {
+		s.settle() // no ordinary reply may be under way when arrays are taken for messages
+		p.pubsub.Store(true)
+	}
+	p.patient.Store(true)
+	s.submit()
+	s.batch.add(req.raw, !req.made)
+	s.batch.append(func(w []byte) []byte { return appendCommand(w, []byte("PING"), []byte(fence)) })
+	s.expect(entry{s: s, op: &subscribing{s}, n: 1}, 1)
+}
+
+// fence is what the PING behind a subscription says.
+const fence = "keyrow:fence"
+
+// subscribing waits for the PING behind a subscription and lets an error before it through.
+type subscribing struct{ s *session }
+
+func (o *subscribing) reply(l *lane, b []byte) {
+	if bytes.Contains(b, []byte(fence)) {
+		o.s.deliver(nil, 1, false)
+		return
+	}
+	o.s.deliver(b, 0, false)
+	l.head.n++
+}
+
+func (o *subscribing) lost(err error) { o.s.deliverErrors(err, 1) }
+
+// swallow sends a command whose reply the client does not see.
+func (s *session) swallow(args ...[]byte) {
+	s.endRun()
+	s.batch.append(func(w []byte) []byte { return appendCommand(w, args...) })
+	s.expect(entry{s: s, op: swallowed{s}, n: 1}, 1)
+}
+
+type swallowed struct{ s *session }
+
+func (o swallowed) reply(*lane, []byte) { o.s.deliver(nil, 1, false) }
+func (o swallowed) lost(error)          { o.s.deliver(nil, 1, false) }

@@ -1,0 +1,323 @@
+package proxy
+
+import (
+	"bytes"
+	"strconv"
+	"time"
+
+	"github.com/tidwall/redcon"
+
+	"keyrow/mapping"
+)
+
+// tx is a client's MULTI. Inside it nothing is answered by keyrow but errors: reads of rows are loaded before they are
+// queued, writes of rows are queued as images, and what the journal needs for them is queued just before EXEC and cut
+// out of its reply.
+type tx struct {
+	written  []blindKey // keys of rows that are SET
+	failed   bool       // keyrow refused a command, so EXEC must fail
+	db       int        // the database selected at this place of the transaction
+	selected bool
+}
+
+type blindKey struct {
+	key      []byte
+	deadline int64
+}
+
+var errExecAbort = redisReply("EXECABORT Transaction discarded because of previous errors.")
+
+// multi serves MULTI.
+func (s *session) multi(_ *command, req request) {
+	if !s.pinTo() {
+		return
+	}
+	if s.pin.tx == nil && len(req.args) == 1 {
+		s.pin.tx = &tx{db: s.key.db}
+	}
+	s.forward(req)
+}
+
+// discard serves DISCARD.
+func (s *session) discard(_ *command, req request) {
+	if s.pinned() && len(req.args) == 1 && s.pin.tx != nil {
+		s.pin.tx, s.pin.watching = nil, false
+	}
+	s.forward(req)
+}
+
+// exec serves EXEC.
+func (s *session) exec(_ *command, req request) {
+	if !s.pinned() || s.pin.tx == nil || len(req.args) != 1 {
+		s.forward(req) // Redis refuses it
+		return
+	}
+	t := s.pin.tx
+	s.pin.tx, s.pin.watching = nil, false
+	if t.failed {
+		s.swallow([]byte("DISCARD"))
+		s.refuse(errExecAbort)
+		return
+	}
+	e := &executed{s: s}
+	if len(t.written) > 0 {
+		s.endRun()
+		s.batch.append(func(w []byte) []byte { return e.marks(w, t.written, time.Now().UnixMilli()) })
+	}
+	s.batch.append(func(w []byte) []byte { return append(w, req.raw...) })
+	s.expect(entry{s: s, op: e, n: e.extra + 1}, 1)
+	if t.selected {
+		// Whether the transaction was run decides which database the connection is on.
+		s.settle()
+		if e.ran {
+			key := s.key
+			key.db = t.db
+			s.move(key)
+		}
+	}
+}
+
+// queue is dispatch inside MULTI.
+func (s *session) queue(c *command, req request) {
+	if c.queued != nil {
+		c.queued(s, c, req)
+	} else {
+		s.queuePlain(c, req)
+	}
+}
+
+func (s *session) queuePlain(c *command, req request) {
+	if err := s.objection(c, req.args); err != nil {
+		s.abort(err)
+		return
+	}
+	s.forward(req)
+}
+
+// abort refuses a command and with it the transaction.
+func (s *session) abort(err error) {
+	s.pin.tx.failed = true
+	s.refuseKnown(err)
+}
+
+// queueRead queues a command that reads mapped keys, which are loaded first.
+func (s *session) queueRead(c *command, req request) {
+	var keys [][]byte
+	c.visit(req.args, func(key []byte) bool { keys = append(keys, key); return true })
+	if err := s.objection(c, req.args); err != nil {
+		s.abort(err)
+		return
+	}
+	if s.materialise(keys) {
+		s.forward(req)
+	}
+}
+
+// materialise loads the rows that keys name, so that Redis has those that exist. It answers with the error and returns
+// false if one cannot be loaded.
+func (s *session) materialise(keys [][]byte) bool {
+	d := deletion{keys: keys, how: make([]deletedKey, len(keys))}
+	var places []int64
+	for i, key := range keys {
+		if m := s.mapped(key); m != nil && m.Names(key) {
+			d.how[i].m = m
+			places = append(places, int64(i+1))
+		}
+	}
+	if len(places) == 0 {
+		return true
+	}
+	s.settle()
+	if !s.admitted() {
+		return false
+	}
+	err := d.lookUp(s, places)
+	if err != nil {
+		if s.pinned() && s.pin.tx != nil {
+			s.pin.tx.failed = true
+		}
+		s.refuse(err)
+	}
+	return err == nil
+}
+
+// queueSet queues SET, SETEX and PSETEX.
+func (s *session) queueSet(c *command, req request) {
+	set, m, err := s.writtenBy(c, req)
+	if m == nil && err == nil {
+		s.queuePlain(c, req)
+		return
+	}
+	if err == nil {
+		err = s.writable(m, set.key)
+	}
+	var image []byte
+	if err == nil {
+		image, err = m.Canonical(nil, set.key, set.value)
+	}
+	if err != nil {
+		s.abort(err)
+		return
+	}
+	s.pin.tx.written = append(s.pin.tx.written, blindKey{bytes.Clone(set.key), set.deadline})
+	wire := appendCommand(nil, []byte("SET"), set.key, image)
+	s.forward(request{raw: wire, args: req.args, made: true})
+}
+
+// queueMset queues MSET, with images in place of the values of mapped keys.
+func (s *session) queueMset(c *command, req request) {
+	args := append([][]byte(nil), req.args...)
+	var written []blindKey
+	if len(args)%2 == 1 {
+		for i := 1; i < len(args); i += 2 {
+			m := s.mapped(args[i])
+			if m == nil {
+				if s.here() && s.srv.journal.Reserved(args[i]) {
+					s.abort(s.reserved())
+					return
+				}
+				continue
+			}
+			err := s.writable(m, args[i])
+			if err == nil {
+				args[i+1], err = m.Canonical(nil, args[i], args[i+1])
+			}
+			if err != nil {
+				s.abort(err)
+				return
+			}
+			written = append(written, blindKey{bytes.Clone(args[i]), 0})
+		}
+	}
+	s.pin.tx.written = append(s.pin.tx.written, written...)
+	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
+}
+
+// queueDel queues DEL and UNLINK.
+func (s *session) queueDel(c *command, req request) {
+	d, err := s.deletionOf(c, req)
+	if err != nil {
+		s.abort(err)
+		return
+	}
+	if d == nil {
+		s.queuePlain(c, req)
+		return
+	}
+	s.settle()
+	var rows []int64
+	for i, k := range d.how {
+		if k.row {
+			rows = append(rows, int64(i+1))
+		}
+	}
+	if err := d.lookUp(s, rows); err != nil {
+		s.abort(err)
+		return
+	}
+	args := d.args(s.srv.journal)
+	args[0], args[1] = []byte("EVAL"), delScript
+	args[len(args)-1] = []byte("n")
+	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
+}
+
+// queueSelect queues SELECT.
+func (s *session) queueSelect(_ *command, req request) {
+	if len(req.args) == 2 {
+		if db, ok := parseInt(req.args[1]); ok {
+			s.pin.tx.db, s.pin.tx.selected = int(db), true
+			s.pin.foreign = true
+		}
+	}
+	s.forward(req)
+}
+
+// queueNever refuses what cannot be told apart from keyrow's own part of a transaction.
+func (s *session) queueNever(c *command, _ request) {
+	s.abort(refused(c.name + " inside MULTI is not supported; send it before"))
+}
+
+// queueStick queues a command that sets something on the connection.
+func (s *session) queueStick(_ *command, req request) {
+	s.pin.stuck = true
+	s.forward(req)
+}
+
+// executed takes the reply of EXEC and of the journal's commands before it.
+type executed struct {
+	s     *session
+	extra int   // commands of the journal's
+	zadds []int // which of them count new marks
+	at    int
+	ran   bool
+}
+
+// marks appends what makes the written keys safe, as run.encode does.
+func (e *executed) marks(w []byte, written []blindKey, now int64) []byte {
+	j := e.s.srv.journal
+	var name [128]byte
+	w = redcon.AppendArray(w, 1+len(written))
+	w = append(w, "$3\r\nDEL\r\n"...)
+	for _, k := range written {
+		w = redcon.AppendBulk(w, j.AppendAux(name[:0], k.key))
+	}
+	e.extra++
+	for _, k := range written {
+		p := j.Partition(k.key)
+		if k.deadline != 0 {
+			w = redcon.AppendArray(w, 4)
+			w = append(w, "$4\r\nHSET\r\n"...)
+			w = redcon.AppendBulk(w, j.AppendExpire(name[:0], p))
+			w = redcon.AppendBulk(w, k.key)
+			w = appendBulkInt(w, k.deadline)
+			e.extra++
+		}
+		w = redcon.AppendArray(w, 5)
+		w = append(w, "$4\r\nZADD\r\n"...)
+		w = redcon.AppendBulk(w, j.AppendDirty(name[:0], p))
+		w = append(w, "$2\r\nNX\r\n"...)
+		w = appendBulkInt(w, now)
+		w = redcon.AppendBulk(w, append([]byte{mapping.MarkWritten}, k.key...))
+		e.zadds = append(e.zadds, e.extra)
+		e.extra++
+	}
+	return w
+}
+
+func (e *executed) reply(_ *lane, b []byte) {
+	e.at++
+	if e.at <= e.extra {
+		return // QUEUED, or an error after which EXEC fails
+	}
+	e.ran = len(b) > 1 && b[0] == '*' && b[1] != '-'
+	if e.extra == 0 || !e.ran {
+		e.s.deliver(b, 1, false)
+		return
+	}
+	elems, ok := elements(nil, b)
+	theirs := len(elems) - e.extra
+	if !ok || theirs < 0 {
+		e.lost(upstreamError("redis answered EXEC with a reply that is not understood, so it is unknown whether it was applied"))
+		return
+	}
+	marked := 0
+	for _, at := range e.zadds {
+		elem := elems[theirs+at]
+		n, isInt := parseInt(bytes.TrimRight(elem[1:], "\r\n"))
+		if elem[0] != ':' || !isInt {
+			e.lost(refused("the transaction was run, but what it wrote could not be marked for mysql: " +
+				strconv.Quote(string(elem)) + "; repair the journal's keys and write it again"))
+			return
+		}
+		marked += int(n)
+	}
+	e.s.srv.gate.Marked(marked)
+	e.s.srv.stats.Writes.Add(int64(len(e.zadds)))
+	out := redcon.AppendArray(nil, theirs)
+	for _, elem := range elems[:theirs] {
+		out = append(out, elem...)
+	}
+	e.s.deliver(out, 1, false)
+}
+
+func (e *executed) lost(err error) { e.s.deliverErrors(err, 1) }
