@@ -17,25 +17,25 @@ type charset struct {
 // charsets are those whose repertoire is known here to be the server's, by comparing every character of the basic
 // plane with MariaDB 10.11.
 var charsets = map[string]charset{
-	"utf8mb4":  {has: all, width: utf8.RuneLen},
-	"utf8mb3":  {has: basic, width: utf8.RuneLen},
-	"utf8":     {has: basic, width: utf8.RuneLen},
-	"ucs2":     {has: basic, width: two},
-	"utf16":    {has: all, width: twoOrFour},
-	"utf16le":  {has: all, width: twoOrFour},
-	"utf32":    {has: all, width: func(rune) int { return 4 }},
-	"ascii":    {has: func(r rune) bool { return r < utf8.RuneSelf }, width: one},
-	"latin1":   {has: holds(charmap.Windows1252, 0x81, 0x8d, 0x8f, 0x90, 0x9d), width: one},
-	"latin2":   {has: holds(charmap.ISO8859_2, c1...), width: one},
-	"latin5":   {has: holds(charmap.ISO8859_9), width: one},
-	"latin7":   {has: holds(charmap.ISO8859_13, c1...), width: one},
-	"cp1250":   {has: holds(charmap.Windows1250), width: one},
-	"cp1251":   {has: holds(charmap.Windows1251), width: one},
-	"cp1257":   {has: holds(charmap.Windows1257), width: one},
-	"cp850":    {has: holds(charmap.CodePage850), width: one},
-	"cp852":    {has: holds(charmap.CodePage852), width: one},
-	"koi8r":    {has: holds(charmap.KOI8R), width: one},
-	"macroman": {has: holds(charmap.Macintosh), width: one},
+	"utf8mb4":  {has: anyRune, width: utf8.RuneLen},
+	"utf8mb3":  {has: basicPlane, width: utf8.RuneLen},
+	"utf8":     {has: basicPlane, width: utf8.RuneLen},
+	"ucs2":     {has: basicPlane, width: twoBytes},
+	"utf16":    {has: anyRune, width: twoOrFour},
+	"utf16le":  {has: anyRune, width: twoOrFour},
+	"utf32":    {has: anyRune, width: func(rune) int { return 4 }},
+	"ascii":    {has: func(r rune) bool { return r < utf8.RuneSelf }, width: oneByte},
+	"latin1":   {has: holds(charmap.Windows1252, 0x81, 0x8d, 0x8f, 0x90, 0x9d), width: oneByte},
+	"latin2":   {has: holds(charmap.ISO8859_2, c1...), width: oneByte},
+	"latin5":   {has: holds(charmap.ISO8859_9), width: oneByte},
+	"latin7":   {has: holds(charmap.ISO8859_13, c1...), width: oneByte},
+	"cp1250":   {has: holds(charmap.Windows1250), width: oneByte},
+	"cp1251":   {has: holds(charmap.Windows1251), width: oneByte},
+	"cp1257":   {has: holds(charmap.Windows1257), width: oneByte},
+	"cp850":    {has: holds(charmap.CodePage850), width: oneByte},
+	"cp852":    {has: holds(charmap.CodePage852), width: oneByte},
+	"koi8r":    {has: holds(charmap.KOI8R), width: oneByte},
+	"macroman": {has: holds(charmap.Macintosh), width: oneByte},
 }
 
 // c1 are the control characters that the ISO 8859 sets of MySQL have and those of Unicode's tables have not.
@@ -46,10 +46,10 @@ var c1 = func() (rs []rune) {
 	return rs
 }()
 
-func all(rune) bool     { return true }
-func basic(r rune) bool { return r < 0x10000 }
-func one(rune) int      { return 1 }
-func two(rune) int      { return 2 }
+func anyRune(rune) bool      { return true }
+func basicPlane(r rune) bool { return r < 0x10000 }
+func oneByte(rune) int       { return 1 }
+func twoBytes(rune) int      { return 2 }
 
 func twoOrFour(r rune) int {
 	if r < 0x10000 {

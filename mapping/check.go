@@ -102,11 +102,19 @@ func (c *compiler) writable(m *Mapping) {
 	}
 }
 
-// shared warns of other mappings that write the same table.
-func (c *compiler) shared(all []Config) {
+// shared warns of other mappings of the same table, unless all of them only read.
+func (c *compiler) shared(all []Config, schema Schema) {
+	if c.table == nil {
+		return
+	}
 	var others []string
 	for i := range all {
-		if o := &all[i]; o.Name != c.config.Name && o.Table == c.config.Table && (o.Write != "deny" || c.config.Write != "deny") {
+		o := &all[i]
+		t := schema[o.Table]
+		if o.Name == c.config.Name || t == nil || t.Schema != c.table.Schema || t.Name != c.table.Name {
+			continue
+		}
+		if o.Write != "deny" || c.config.Write != "deny" {
 			others = append(others, o.Name)
 		}
 	}

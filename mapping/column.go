@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -126,6 +127,9 @@ func quoteName(name string) string {
 	return "`" + strings.ReplaceAll(name, "`", "``") + "`"
 }
 
+// rooms spare the check of a key an allocation: what a function value is given escapes.
+var rooms = sync.Pool{New: func() any { return new([64]byte) }}
+
 // spelled makes the codec of a type whose values are strings and have one canonical spelling each. canonical appends
 // that of s, and nothing if it fails; its length is at most 64 bytes.
 func spelled(alphabet string, canonical func(dst, s []byte) ([]byte, error)) codec {
@@ -145,7 +149,8 @@ func spelled(alphabet string, canonical func(dst, s []byte) ([]byte, error)) cod
 		arg:  stringArg,
 		keys: &keyCodec{
 			check: func(text []byte) error {
-				var room [64]byte
+				room := rooms.Get().(*[64]byte)
+				defer rooms.Put(room)
 				right, err := canonical(room[:0], text)
 				if err == nil && !bytes.Equal(right, text) {
 					err = misspelled(text, right)

@@ -4,22 +4,18 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
-	"math"
 )
 
 // bytesCodec is for BINARY, VARBINARY and the BLOB types: base64 (RFC 4648, section 4, padded) in JSON and raw in
 // keys. MySQL fills BINARY(n) with NUL up to n bytes, so a shorter value is filled here.
 func bytesCodec(c *Column) (codec, error) {
-	limit, fixed := int64(math.MaxInt64), 0
+	limit, fixed, blob := c.Length, 0, false
 	switch c.Type {
 	case "binary", "char":
-		limit, fixed = c.Length, int(c.Length)
+		fixed = int(c.Length)
 	case "varbinary", "varchar":
-		limit = c.Length
 	default:
-		if c.Octets > 0 {
-			limit = c.Octets
-		}
+		limit, blob = c.Octets, true
 	}
 	check := func(n int) error {
 		if int64(n) > limit {
@@ -57,7 +53,7 @@ func bytesCodec(c *Column) (codec, error) {
 			return b
 		},
 	}
-	if limit == c.Octets && fixed == 0 && c.Type != "varbinary" && c.Type != "varchar" {
+	if blob {
 		k.noKey = "a " + c.Type + " column cannot be in a key: MySQL cannot index all of it"
 		return k, nil
 	}

@@ -144,8 +144,9 @@ func appendFloat(dst []byte, f float64, bits int) []byte {
 	}
 	dst = strconv.AppendFloat(dst, f, format, -1, bits)
 	if bits == 32 {
-		// MySQL reads a FLOAT as DOUBLE first. Should the shortest digits round to a neighbour that way, take all.
-		if back, _ := strconv.ParseFloat(string(dst[start:]), 64); float64(float32(back)) != f {
+		// MySQL reads a FLOAT as DOUBLE first. Where the shortest digits round to a neighbour or beyond the largest
+		// one that way, take all.
+		if back, _ := strconv.ParseFloat(string(dst[start:]), 64); float64(float32(back)) != f || math.Abs(back) > math.MaxFloat32 {
 			dst = strconv.AppendFloat(dst[:start], f, format, -1, 64)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"unicode/utf8"
 )
 
@@ -24,7 +25,7 @@ func jsonCodec(c *Column) (codec, error) {
 		depth = mariaDepth
 		k.loose = l.loose
 	} else {
-		l.cs = charset{name: "utf8mb4", has: all, width: utf8.RuneLen}
+		l = limit{chars: math.MaxInt64, octets: math.MaxInt64, cs: charsets["utf8mb4"]}
 		k.loose = "MySQL writes documents of type json anew"
 	}
 	k.value = func(dst []byte, v value) ([]byte, error) {

@@ -69,12 +69,12 @@ func newLimit(c *Column) limit {
 	l := limit{chars: math.MaxInt64, octets: math.MaxInt64}
 	if c.Type == "char" || c.Type == "varchar" {
 		l.chars = c.Length
-	} else if c.Octets > 0 {
+	} else {
 		l.octets = c.Octets
 	}
 	cs, known := charsets[c.Charset]
 	if !known {
-		cs = charset{has: all, width: one}
+		cs = charset{has: anyRune, width: oneByte}
 		l.loose = fmt.Sprintf("the characters of the charset %s are not known, so values are not checked against it", c.Charset)
 	}
 	cs.name = c.Charset

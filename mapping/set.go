@@ -17,7 +17,7 @@ func NewSet(cs []Config, schema Schema) (*Set, []Finding) {
 	for i := range cs {
 		c := &compiler{config: &cs[i], table: schema[cs[i].Table]}
 		m := c.compile()
-		c.shared(cs)
+		c.shared(cs, schema)
 		slices.SortStableFunc(c.findings, func(a, b Finding) int { return int(a.Severity) - int(b.Severity) })
 		findings = append(findings, c.findings...)
 		if m == nil || c.failed {

@@ -1,0 +1,79 @@
+package mapping
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestValidate(t *testing.T) {
+	good := Default()
+	good.Name, good.Key, good.Table = "user", "user:{id}", "users"
+	if err := Validate([]Config{good}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		change func(c *Config)
+		want   string
+	}{
+		{func(c *Config) { c.Name = "" }, `mapping[0]: name: missing`},
+		{func(c *Config) { c.Name = "a b" }, `mapping "a b": name: want letters`},
+		{func(c *Config) { c.Key = "user:{id" }, `mapping "user": key: offset 5: a { without }`},
+		{func(c *Config) { c.Table = "" }, `mapping "user": table: missing`},
+		{func(c *Config) { c.Table = "a.b.c" }, `mapping "user": table: "a.b.c" is neither`},
+		{func(c *Config) { c.Table = "a." }, `mapping "user": table: "a." is neither`},
+		{func(c *Config) { c.Value = "hash" }, `mapping "user": value: "hash" is not available yet; use json`},
+		{func(c *Config) { c.Value = "xml" }, `mapping "user": value: "xml" is unknown; use json`},
+		{func(c *Config) { c.Write = "through" }, `mapping "user": write: "through" is not available yet; use behind or deny`},
+		{func(c *Config) { c.OnAbsent = "through" }, `mapping "user": on_absent: "through" is not available yet`},
+		{func(c *Config) { c.Delete = "" }, `mapping "user": delete: "" is unknown; use cache or row`},
+		{func(c *Config) { c.Delete, c.Write = "row", "deny" }, `mapping "user": delete: "row" deletes rows`},
+		{func(c *Config) { c.Column = "x" }, `mapping "user": column: only value = "string"`},
+		{func(c *Config) { c.Columns = []string{"a", "", "a"} }, `mapping "user": columns: entry 2 is empty`},
+		{func(c *Config) { c.Columns = []string{"a", "", "a"} }, `mapping "user": columns: "a" is listed twice`},
+		{func(c *Config) { c.Fields = map[string]string{"a": ""} }, `mapping "user": fields: the field name ""`},
+		{func(c *Config) { c.TTL = -1 }, `mapping "user": ttl: -1ns is out of range`},
+		{func(c *Config) { c.TTL = time.Microsecond }, `mapping "user": ttl: 1µs is out of range`},
+		{func(c *Config) { c.NegativeTTL = 101 * 365 * 24 * time.Hour }, `mapping "user": negative_ttl: `},
+	} {
+		c := good
+		test.change(&c)
+		err := Validate([]Config{c})
+		if err == nil || !strings.Contains("\n"+err.Error(), "\n"+test.want) {
+			t.Errorf("got %v, want %s", err, test.want)
+		}
+	}
+}
+
+func TestValidateReportsAll(t *testing.T) {
+	a, b := Default(), Default()
+	a.Name, a.Key, a.Table, a.Value = "a", "user:{id}", "", "set"
+	b.Name, b.Key, b.Table = "a", "user:{x}:y", "t"
+	err := Validate([]Config{a, b})
+	want := []string{
+		`mapping "a": table: missing; name the table, as table = "users"`,
+		`mapping "a": value: "set" is unknown; use json`,
+		`mapping "a": name: used by an earlier mapping; choose another`,
+		`mapping "a": key: "user:{x}:y" and the "user:{id}" of mapping "a" can both match the key "user:1:y"; make their literal text differ`,
+	}
+	if err == nil || err.Error() != strings.Join(want, "\n") {
+		t.Errorf("got\n%v\nwant\n%s", err, strings.Join(want, "\n"))
+	}
+}
+
+func TestOverlaps(t *testing.T) {
+	for _, test := range []struct {
+		key, prefix string
+		want        bool
+	}{
+		{"user:{id}", "keyrow:", false},
+		{"keyrow:{id}", "keyrow:", true},
+		{"key{id}", "keyrow:", true},
+		{"keyrow:{{x{id}", "keyrow:", true},
+		{"keyrowuser:{id}", "keyrow:", false},
+	} {
+		if c := (Config{Key: test.key}); c.Overlaps(test.prefix) != test.want {
+			t.Errorf("%s %s: %v", test.key, test.prefix, !test.want)
+		}
+	}
+}
