@@ -52,7 +52,7 @@ func status(err error) int {
 		return exitFine
 	case errors.As(err, &left):
 		return exitRemainder
-	case errors.As(err, &usage), errors.As(err, &conf), errors.Is(err, os.ErrNotExist):
+	case errors.As(err, &usage), errors.As(err, &conf):
 		return exitUsage
 	}
 	return exitFailure

@@ -128,7 +128,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		log.WithLevel(level).Str("mapping", f.Mapping).Msg(f.Text)
 	}
 	if p.set == nil {
-		return &configError{"the configuration", errors.New("does not fit the tables; keyrow check lists what to change")}
+		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
 	}
 	table, err := backend.Commands(ctx, p.rdb)
 	if err != nil {

@@ -188,6 +188,10 @@ func redisAddr(addr string) (network, address string, err error) {
 		}
 		return "unix", p, nil
 	}
+	if strings.Contains(addr, "@") {
+		// Never quoted: what stands before the @ may be a password.
+		return "", "", fmt.Errorf("is a URL: want %s, and the password in redis.password", want)
+	}
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil || host == "" {
 		return "", "", fmt.Errorf("%q is not an address: want %s", addr, want)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -16,8 +17,8 @@ import (
 // ReadSchema reads what information_schema says of tables, each spelled "users", of the database the DSN names, or
 // "shop.users". A table that does not exist, or that the user of the DSN may not see, is not in the result.
 //
-// It takes one query for the tables, one each for their columns, indexes and triggers, and with MariaDB one for their
-// check constraints.
+// It takes one query for the tables, one each for their columns, indexes and triggers, and with MariaDB one for each
+// table with long text. Triggers show only to users with the TRIGGER privilege.
 func ReadSchema(ctx context.Context, db *sql.DB, tables []string) (mapping.Schema, error) {
 	if len(tables) == 0 {
 		return mapping.Schema{}, nil
@@ -223,29 +224,39 @@ func (s *schemaReader) readTriggers() error {
 		})
 }
 
-// readChecks finds the columns that MariaDB made of the type JSON: text with a constraint of the column's name.
+// readChecks finds the columns that MariaDB made of the type JSON: long text with a check of its own. The check stands
+// in information_schema too, but shows there only to users with a grant on the whole database.
 func (s *schemaReader) readChecks() error {
 	if !s.maria {
 		return nil
 	}
-	return s.each("SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, CHECK_CLAUSE "+
-		"FROM information_schema.CHECK_CONSTRAINTS WHERE "+fmt.Sprintf(s.where, "CONSTRAINT_SCHEMA", "TABLE_NAME"),
-		func(scan func(...any) error) error {
-			var name tableName
-			var constraint, clause string
-			if err := scan(&name.schema, &name.table, &constraint, &clause); err != nil {
+	for _, t := range s.tables {
+		if !slices.ContainsFunc(t.Columns, func(c mapping.Column) bool { return c.Type == "longtext" }) {
+			continue
+		}
+		var name, create string
+		query := "SHOW CREATE TABLE " + quoteName(t.Schema) + "." + quoteName(t.Name)
+		switch rows, err := s.db.QueryContext(s.ctx, query); {
+		case err != nil:
+			return err
+		case !rows.Next():
+			return errors.Join(rows.Err(), rows.Close())
+		default:
+			// A view has more columns, and no checks.
+			columns, err := rows.Columns()
+			if err == nil && len(columns) == 2 {
+				err = rows.Scan(&name, &create)
+			}
+			if err := errors.Join(err, rows.Close()); err != nil {
 				return err
 			}
-			if t := s.tables[name]; t != nil {
-				for i := range t.Columns {
-					c := &t.Columns[i]
-					if c.Name == constraint && strings.EqualFold(clause, "json_valid("+quoteName(c.Name)+")") {
-						c.JSON = true
-					}
-				}
-			}
-			return nil
-		})
+		}
+		for i := range t.Columns {
+			c := &t.Columns[i]
+			c.JSON = c.Type == "longtext" && strings.Contains(create, "CHECK (json_valid("+quoteName(c.Name)+"))")
+		}
+	}
+	return nil
 }
 
 // each runs a query and row for every row of it.

@@ -35,7 +35,7 @@ func (c *compiler) compile() *Mapping {
 		c.error("key", "%v", err)
 	}
 	if c.table == nil {
-		c.error("table", "there is no table %q in the database; change the line or create the table", c.config.Table)
+		c.error("table", "there is no table %q that the user of mysql.dsn may see; change the line, create the table or grant SELECT on it", c.config.Table)
 	}
 	if p == nil || c.table == nil {
 		return nil

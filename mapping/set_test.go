@@ -16,7 +16,7 @@ func TestFindings(t *testing.T) {
 		want   []string // the starts of all findings, in order
 	}{
 		{"good", users(id, name), nil, nil},
-		{"no table", Schema{}, nil, []string{`error: mapping "user": table: there is no table "users"`}},
+		{"no table", Schema{}, nil, []string{`error: mapping "user": table: there is no table "users" that the user of mysql.dsn may see`}},
 		{"no key column", users(notNull(typed("uid", "int(11)")), name), nil, []string{
 			`error: mapping "user": key: {id}: the table users has no column "id"`,
 			`error: mapping "user": key: {id} are not the columns of a primary or NOT NULL unique key of users; it has PRIMARY {uid}`}},

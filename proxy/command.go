@@ -15,6 +15,7 @@ type Commands struct {
 // command is one row of the table. Subcommands have rows of their own.
 type command struct {
 	name   string // upper case, as in errors: "SET", "CLIENT SETNAME"
+	arity  int    // arguments with the name; negative: at least as many; 0: not known
 	handle handler
 	queued handler // the same inside MULTI; nil queues it
 	writes bool    // may change what its keys hold
@@ -67,6 +68,11 @@ func lookup(m map[string]*command, name []byte) *command {
 		low[i] = b
 	}
 	return m[string(low[:len(name)])]
+}
+
+// fits reports whether Redis takes that many arguments for the command.
+func (c *command) fits(args [][]byte) bool {
+	return c.arity == 0 || len(args) == c.arity || c.arity < 0 && len(args) >= -c.arity
 }
 
 // visit calls f for every key of the command, and for everything that could be one where the table does not tell.
@@ -161,6 +167,7 @@ func parseCommand(row any) (*command, string, error) {
 	}
 	name, _ := f[0].(string)
 	c := &command{name: strings.ToUpper(strings.ReplaceAll(name, "|", " "))}
+	c.arity = number(f[1])
 	flags := words(f[2])
 	c.writes = flags["write"]
 	movable := flags["movablekeys"]

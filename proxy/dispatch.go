@@ -124,6 +124,8 @@ func (s *session) dispatch(req request) {
 	switch {
 	case s.pinned() && s.lane.private.endless.Load():
 		s.relayed(c, req)
+	case !c.fits(req.args):
+		s.forward(req) // for Redis to refuse
 	case s.pinned() && s.pin.tx != nil:
 		s.queue(c, req)
 	case c.handle != nil:
