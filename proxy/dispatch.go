@@ -236,7 +236,7 @@ func (s *session) flushing(c *command, req request) {
 		return
 	}
 	if s.pinned() && s.pin.tx != nil {
-		s.pin.tx.failed = true
+		s.pin.tx.failed = errExecAbort
 	}
 	s.refuseKnown(refused(c.name + " would drop rows that were written but are not in mysql yet; delete keys by name, " +
 		"or run it on redis directly once KEYROW INFO says pending:0; nothing was changed"))

@@ -175,9 +175,12 @@ func (s *session) hijack(_ *command, req request) {
 
 // relayed passes on what the client says on a connection that was handed over to it. RESET and QUIT are its way back.
 func (s *session) relayed(c *command, req request) {
-	switch c.name {
-	case "RESET", "QUIT":
+	switch err := s.objection(c, req.args); {
+	case c.name == "RESET" || c.name == "QUIT":
 		c.handle(s, c, req)
+	case err != nil:
+		s.deliver(appendError(nil, err), 0, false)
+		s.quit = true
 	default:
 		s.relay(req)
 	}
@@ -192,9 +195,26 @@ func (s *session) relay(req request) {
 
 // watch forwards WATCH. Rows that it names are loaded before: a later fill of keyrow's would look like somebody
 // else's change and end the client's transaction for nothing.
-func (s *session) watch(c *command, req request) {
-	if !s.pinTo() || !s.materialise(req.args[1:]) {
+func (s *session) watch(_ *command, req request) {
+	if !s.pinTo() {
 		return
+	}
+	var keys [][]byte
+	for _, key := range req.args[1:] {
+		if m := s.mapped(key); m != nil && m.Names(key) {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) > 0 {
+		// A client that may not look at the keys must not have them loaded.
+		reply, err := s.call(append([][]byte{[]byte("EXISTS")}, keys...)...)
+		if err == nil && reply[0] == ':' {
+			err = s.materialise(keys)
+		}
+		if err != nil {
+			s.refuse(err)
+			return
+		}
 	}
 	s.pin.watching = true
 	s.forward(req)

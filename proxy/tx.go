@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidwall/redcon"
@@ -14,9 +15,10 @@ import (
 // queued, writes of rows are queued as images, and what the journal needs for them is queued just before EXEC and cut
 // out of its reply.
 type tx struct {
-	written  []blindKey // keys of rows that are SET
-	failed   bool       // keyrow refused a command, so EXEC must fail
-	db       int        // the database selected at this place of the transaction
+	opened   atomic.Bool // Redis answered OK to MULTI; the lane's reader sets it
+	written  []blindKey  // keys of rows that are SET
+	failed   error       // why EXEC must fail although Redis queued everything
+	db       int         // the database selected at this place of the transaction
 	selected bool
 }
 
@@ -32,10 +34,41 @@ func (s *session) multi(_ *command, req request) {
 	if !s.pinTo() {
 		return
 	}
-	if s.pin.tx == nil && len(req.args) == 1 {
-		s.pin.tx = &tx{db: s.key.db}
+	if s.pin.tx != nil {
+		s.forward(req) // Redis refuses it
+		return
 	}
-	s.forward(req)
+	t := &tx{db: s.key.db}
+	s.pin.tx = t
+	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { t.opened.Store(b[0] == '+') }}, false)
+}
+
+// tapped is a command whose reply goes to the client and is looked at.
+type tapped struct {
+	s   *session
+	tap func(b []byte)
+}
+
+func (o *tapped) reply(_ *lane, b []byte) {
+	o.tap(b)
+	o.s.deliver(b, 1, false)
+}
+
+func (o *tapped) lost(err error) { o.s.deliverErrors(err, 1) }
+
+// confirmed waits for the answer to MULTI before anything is queued that would be wrong outside a transaction. If Redis
+// refused MULTI there is none, and the command is what it is outside.
+func (s *session) confirmed(c *command, req request) bool {
+	if s.pin.tx.opened.Load() {
+		return true
+	}
+	s.settle()
+	if s.pin.tx.opened.Load() {
+		return true
+	}
+	s.pin.tx = nil
+	s.dispatch(req)
+	return false
 }
 
 // discard serves DISCARD.
@@ -54,9 +87,9 @@ func (s *session) exec(_ *command, req request) {
 	}
 	t := s.pin.tx
 	s.pin.tx, s.pin.watching = nil, false
-	if t.failed {
+	if t.failed != nil {
 		s.swallow([]byte("DISCARD"))
-		s.refuse(errExecAbort)
+		s.refuse(t.failed)
 		return
 	}
 	e := &executed{s: s}
@@ -96,26 +129,42 @@ func (s *session) queuePlain(c *command, req request) {
 
 // abort refuses a command and with it the transaction.
 func (s *session) abort(err error) {
-	s.pin.tx.failed = true
+	s.pin.tx.failed = errExecAbort
 	s.refuseKnown(err)
 }
 
-// queueRead queues a command that reads mapped keys, which are loaded first.
+// queueRead queues a command that reads mapped keys. Once Redis has queued it, and so allows it, their rows are loaded,
+// in time for EXEC.
 func (s *session) queueRead(c *command, req request) {
-	var keys [][]byte
-	c.visit(req.args, func(key []byte) bool { keys = append(keys, key); return true })
 	if err := s.objection(c, req.args); err != nil {
 		s.abort(err)
 		return
 	}
-	if s.materialise(keys) {
+	var keys [][]byte
+	c.visit(req.args, func(key []byte) bool {
+		if m := s.mapped(key); m != nil && m.Names(key) {
+			keys = append(keys, bytes.Clone(key))
+		}
+		return true
+	})
+	if len(keys) == 0 {
 		s.forward(req)
+		return
+	}
+	queued := false
+	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { queued = b[0] == '+' }}, false)
+	s.settle()
+	if !queued {
+		return
+	}
+	if err := s.materialise(keys); err != nil {
+		text := appendError(nil, err)
+		s.pin.tx.failed = redisReply("EXECABORT Transaction discarded because of: " + string(text[1:len(text)-2]))
 	}
 }
 
-// materialise loads the rows that keys name, so that Redis has those that exist. It answers with the error and returns
-// false if one cannot be loaded.
-func (s *session) materialise(keys [][]byte) bool {
+// materialise loads the rows that keys name, so that Redis has those that exist.
+func (s *session) materialise(keys [][]byte) error {
 	d := deletion{keys: keys, how: make([]deletedKey, len(keys))}
 	var places []int64
 	for i, key := range keys {
@@ -124,25 +173,14 @@ func (s *session) materialise(keys [][]byte) bool {
 			places = append(places, int64(i+1))
 		}
 	}
-	if len(places) == 0 {
-		return true
-	}
-	s.settle()
-	if !s.admitted() {
-		return false
-	}
-	err := d.lookUp(s, places)
-	if err != nil {
-		if s.pinned() && s.pin.tx != nil {
-			s.pin.tx.failed = true
-		}
-		s.refuse(err)
-	}
-	return err == nil
+	return d.lookUp(s, places)
 }
 
 // queueSet queues SET, SETEX and PSETEX.
 func (s *session) queueSet(c *command, req request) {
+	if !s.confirmed(c, req) {
+		return
+	}
 	set, m, err := s.writtenBy(c, req)
 	if m == nil && err == nil {
 		s.queuePlain(c, req)
@@ -166,6 +204,9 @@ func (s *session) queueSet(c *command, req request) {
 
 // queueMset queues MSET, with images in place of the values of mapped keys.
 func (s *session) queueMset(c *command, req request) {
+	if !s.confirmed(c, req) {
+		return
+	}
 	args := append([][]byte(nil), req.args...)
 	var written []blindKey
 	if len(args)%2 == 1 {
@@ -195,6 +236,9 @@ func (s *session) queueMset(c *command, req request) {
 
 // queueDel queues DEL and UNLINK.
 func (s *session) queueDel(c *command, req request) {
+	if !s.confirmed(c, req) {
+		return
+	}
 	d, err := s.deletionOf(c, req)
 	if err != nil {
 		s.abort(err)
@@ -222,7 +266,10 @@ func (s *session) queueDel(c *command, req request) {
 }
 
 // queueSelect queues SELECT.
-func (s *session) queueSelect(_ *command, req request) {
+func (s *session) queueSelect(c *command, req request) {
+	if !s.confirmed(c, req) {
+		return
+	}
 	if len(req.args) == 2 {
 		if db, ok := parseInt(req.args[1]); ok {
 			s.pin.tx.db, s.pin.tx.selected = int(db), true
