@@ -139,7 +139,7 @@ func (f *Flusher) Run(ctx context.Context) error {
 // If ctx ends first, it returns the number of marks that are left, -1 if unknown, and why.
 func (f *Flusher) Drain(ctx context.Context) (remaining int, err error) {
 	remaining = -1
-	var upTo []string
+	var upTo []any
 	for {
 		if upTo == nil {
 			upTo, err = f.newest(ctx)
@@ -167,7 +167,7 @@ func (f *Flusher) Drain(ctx context.Context) (remaining int, err error) {
 
 // newest is, for every partition, the highest score of a mark there is, or now. Not now alone: the clock of another
 // process may be ahead.
-func (f *Flusher) newest(ctx context.Context) ([]string, error) {
+func (f *Flusher) newest(ctx context.Context) ([]any, error) {
 	now := float64(time.Now().UnixMilli())
 	pipe := f.rdb.Pipeline()
 	var heads [][2]*redis.ZSliceCmd
@@ -180,7 +180,7 @@ func (f *Flusher) newest(ctx context.Context) ([]string, error) {
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, err
 	}
-	upTo := make([]string, len(heads))
+	upTo := make([]any, len(heads))
 	for p, head := range heads {
 		score := now
 		for _, set := range head {
@@ -193,24 +193,14 @@ func (f *Flusher) newest(ctx context.Context) ([]string, error) {
 	return upTo, nil
 }
 
-// older counts the marks up to a score in each partition. In one MULTI, for a mark may move from dirty to flushing
-// and, deferred, back.
-func (f *Flusher) older(ctx context.Context, upTo []string) (int, error) {
-	pipe := f.rdb.TxPipeline()
-	var counts []*redis.IntCmd
-	for p, score := range upTo {
+// older counts the marks up to a score in each partition.
+func (f *Flusher) older(ctx context.Context, upTo []any) (int, error) {
+	var sets []string
+	for p := range upTo {
 		names := f.journal.partition(p)
-		counts = append(counts, pipe.ZCount(ctx, names.dirty, "-inf", score),
-			pipe.ZCount(ctx, names.flushing, "-inf", score))
+		sets = append(sets, names.dirty, names.flushing)
 	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return 0, err
-	}
-	n := 0
-	for _, c := range counts {
-		n += int(c.Val())
-	}
-	return n, nil
+	return scriptOlder.Run(ctx, f.rdb, sets, upTo...).Int()
 }
 
 func (f *Flusher) kick() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,6 +25,7 @@ var (
 	scriptSettle = newScript("settle")
 	scriptPark   = newScript("park")
 	scriptDefer  = newScript("defer")
+	scriptOlder  = newScript("older")
 )
 
 // flags of an entry, as batch.lua sets them.
@@ -129,16 +131,21 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 		o.f.hook(HookRead)
 		o.f.stats.batches.Add(1)
 		if err := o.batch(ctx, items); err != nil {
-			// Less at a time: it may be that the batch takes too long, or that one row of it is locked.
-			o.size = max(1, o.size/2)
+			// Less at a time: it may be that the batch takes too long, or that one row of it is locked. By a quarter,
+			// since each time a locked row has to be waited for.
+			o.size = max(1, o.size/4)
 			return 0, err
 		}
-		o.size = min(o.f.journal.cfg.Batch, o.size*2)
+		grow := true
 		for _, it := range items {
 			if it.end == endDefer {
 				deferring += time.Since(start)
+				grow = !o.waitsFor(it, errLockWait) // else the next row may be locked too
 				break
 			}
+		}
+		if grow {
+			o.size = min(o.f.journal.cfg.Batch, o.size*2)
 		}
 	}
 }
@@ -217,7 +224,7 @@ func (o *owner) batch(ctx context.Context, items []*item) error {
 			rest = append(rest, it)
 		case w == nil:
 			main = append(main, it)
-		case w.locked:
+		case w.why == errLockWait:
 			alone = append(alone, it)
 		default:
 			again = append(again, it)
@@ -263,8 +270,11 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 	var parked []*item
 	now := time.Now()
 	rows := 0
+	moved := slices.ContainsFunc(items, func(it *item) bool {
+		return it.end == endLanded && o.waitsFor(it, errDuplicate)
+	})
 	for _, it := range items {
-		if it.end == endParked && o.patient(it, now) {
+		if it.end == endParked && o.patient(it, now, moved) {
 			it.end = endDefer
 		}
 		switch it.end {

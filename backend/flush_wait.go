@@ -10,11 +10,16 @@ import (
 
 // Pauses between tries grow from the first to the last.
 const (
-	retryFirst = 50 * time.Millisecond // of a batch or a row
-	retryLast  = 5 * time.Second
-	pauseFirst = time.Second // of a mapping whose table does not fit
-	pauseLast  = 30 * time.Second
+	retryFirst  = 50 * time.Millisecond // of a batch or a row
+	retryLast   = 5 * time.Second
+	lockedFirst = time.Second // of a row that somebody has locked, each of which takes lockWait
+	lockedLast  = 15 * time.Second
+	pauseFirst  = time.Second // of a mapping whose table does not fit
+	pauseLast   = 30 * time.Second
 )
+
+// lockedRows is how many rows of one mapping may be locked before all of it is taken to be.
+const lockedRows = 3
 
 // pacer draws the pauses between tries, each from nothing to a bound that doubles.
 type pacer = cenkalti.ExponentialBackOff
@@ -30,39 +35,51 @@ func newPacer(first, last time.Duration) *pacer {
 // waiting is a key whose row could not be written and may be later. It is kept apart from the batches, which would fail
 // with it. An owner forgets it with the partition; the next one finds out again.
 type waiting struct {
-	since  time.Time
-	next   time.Time // not tried before
-	locked bool      // the row is locked by somebody else: each try may take lockWait, so it is tried all alone
-	retry  *pacer
+	since time.Time
+	next  time.Time // not tried before
+	why   uint16    // MySQL's error number
+	retry *pacer
 }
 
 // postpone puts off the next try of it.
-func (o *owner) postpone(it *item, now time.Time, locked bool) *waiting {
+func (o *owner) postpone(it *item, now time.Time, why uint16) *waiting {
 	w := o.waiting[it.key]
-	if w == nil {
-		w = &waiting{since: now, retry: newPacer(retryFirst, retryLast)}
+	if w == nil || w.why != why {
+		w = &waiting{since: now, why: why, retry: newPacer(retryFirst, retryLast)}
+		if why == errLockWait {
+			w.retry = newPacer(lockedFirst, lockedLast)
+		}
 		o.waiting[it.key] = w
 	}
-	w.locked = locked
-	w.next = now.Add(w.retry.NextBackOff())
+	// Duplicates are all tried again at once: one may be waiting for the other.
+	if w.next = now; why != errDuplicate {
+		w.next = now.Add(w.retry.NextBackOff())
+	}
 	return w
 }
 
-// patient reports whether an item that failed is to be tried again before it is parked.
+// patient reports whether an item that failed is to be tried again before it is parked; moved, whether a row that had
+// failed as a duplicate has landed beside it.
 //
-// A foreign key may fail because the parent is behind the child, in another partition. A duplicate may be of a value
-// that another row is about to give up: a third key takes x, a second took y and gave up x, and only the last images
-// of both are here. One more try, after the others of the sweep, is enough for that.
-func (o *owner) patient(it *item, now time.Time) bool {
-	_, before := o.waiting[it.key]
+// A foreign key may fail because the parent is behind the child, in another partition.
+//
+// A duplicate may be of a value that another row is about to give up: b gave up x, a took it, and of both only the last
+// images are here. So it is tried again once the others of its batch have landed, and as long as that helps any.
+func (o *owner) patient(it *item, now time.Time, moved bool) bool {
+	why := mysqlCode(it.err)
 	switch {
 	case classify(it.err) == reference:
-		return now.Sub(o.postpone(it, now, false).since) < o.f.patience
-	case mysqlCode(it.err) == errDuplicate && !before:
-		o.postpone(it, now, false)
+		return now.Sub(o.postpone(it, now, why).since) < o.f.patience
+	case why == errDuplicate && (moved || !o.waitsFor(it, errDuplicate)):
+		o.postpone(it, now, why)
 		return true
 	}
 	return false
+}
+
+func (o *owner) waitsFor(it *item, why uint16) bool {
+	w := o.waiting[it.key]
+	return w != nil && w.why == why
 }
 
 // pause is a mapping that is not flushed for now: its table, or our rights to it, are not what they were.

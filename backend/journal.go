@@ -45,7 +45,7 @@ func OpenJournal(ctx context.Context, rdb *redis.Client, cfg JournalConfig, log 
 		cfg:  cfg,
 		keys: mapping.Journal{Prefix: cfg.Prefix, Partitions: cfg.Partitions},
 		rdb:  rdb,
-		log:  log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 10 * time.Second}),
+		log:  log,
 	}
 	if err := j.checkLayout(ctx); err != nil {
 		return nil, err
@@ -86,6 +86,7 @@ func (j *Journal) settled(n int64) { j.counted.Add(-n) }
 func (j *Journal) watch(ctx context.Context) {
 	tick := time.NewTicker(j.cfg.Interval)
 	defer tick.Stop()
+	often := j.log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 10 * time.Second})
 	looked := time.Now()
 	for {
 		select {
@@ -99,7 +100,7 @@ func (j *Journal) watch(ctx context.Context) {
 			looked = time.Now()
 		}
 		if err != nil && ctx.Err() == nil {
-			j.log.Warn().Err(err).Msg("the journal cannot be counted; the last count stands")
+			often.Warn().Err(err).Msg("the journal cannot be counted; the last count stands")
 		}
 	}
 }

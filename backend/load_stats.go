@@ -4,8 +4,7 @@ import "sync/atomic"
 
 // LoadStats counts what a Loader has done since it was made.
 //
-//	Loads = answers without an error + Errors + loads still under way
-//	Fills + Uncached + Rejected = leases whose SELECT succeeded
+//	Loads = calls answered without an error + Errors + calls still waiting
 type LoadStats struct {
 	Loads     uint64 // calls of Load
 	Joined    uint64 // of these, calls for a key already under way

@@ -99,7 +99,7 @@ func (o *owner) run(ctx context.Context) {
 			return
 		}
 		pause := o.retry.NextBackOff()
-		o.log.Warn().Err(err).Dur("pause", pause).Msg("partition is given up; contending for it again")
+		o.log.Warn().Err(err).Dur("pause", pause).Msg("partition is not flushed by this process for now; contending for it again")
 		wait(ctx, pause)
 	}
 }
@@ -186,7 +186,10 @@ func (o *owner) own(ctx context.Context) error {
 			return err
 		default:
 			o.f.stats.retries.Add(1)
-			pause := o.retry.NextBackOff()
+			pause := time.Duration(0) // a lock was waited for long enough
+			if mysqlCode(err) != errLockWait {
+				pause = o.retry.NextBackOff()
+			}
 			o.log.Warn().Err(err).Dur("pause", pause).Msg("flush failed; nothing is lost, trying again")
 			err = o.rest(ctx, pause, nil)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,10 +32,7 @@ func (o *owner) land(ctx context.Context, items []*item) error {
 		class := classify(err)
 		if n == 0 || class == transient {
 			if n == 1 && len(items) == 1 && mysqlCode(err) == errLockWait {
-				it := items[0]
-				o.postpone(it, time.Now(), true)
-				it.end = endDefer
-				o.log.Warn().Str("key", it.key).Err(err).Msg("row is locked by somebody else; it waits, the others go on")
+				o.setAside(items[0], err)
 				return nil
 			}
 			return err
@@ -66,6 +64,24 @@ func (o *owner) land(ctx context.Context, items []*item) error {
 		items = after
 	}
 	return nil
+}
+
+// setAside lets a row wait that somebody else has locked. With several rows of one mapping it is rather the table, in
+// an ALTER TABLE say; then the mapping is paused, since each row would be waited for.
+func (o *owner) setAside(it *item, err error) {
+	it.end = endDefer
+	o.postpone(it, time.Now(), errLockWait)
+	locked := 0
+	for key, w := range o.waiting {
+		if w.why == errLockWait && o.ranksOf.Match([]byte(key)) == it.m {
+			locked++
+		}
+	}
+	if locked >= lockedRows {
+		o.f.pause(it.m, err)
+		return
+	}
+	o.log.Warn().Str("key", it.key).Err(err).Msg("row is locked by somebody else; it waits, the others go on")
 }
 
 // transact writes items in one transaction. If that fails, items[at:at+n] are those of the statement that did; n is 0
@@ -100,33 +116,92 @@ func (o *owner) transact(ctx context.Context, items []*item) (at, n int, err err
 	return 0, 0, nil
 }
 
-// write writes the first items in one statement, or in two if it is a single one, and returns how many these were.
+// write writes as many of the first items as go together, and returns how many these were.
 func (o *owner) write(ctx context.Context, items []*item) (n int, err error) {
-	b := o.builder(items[0].m)
+	b := o.builder(ctx, items[0].m)
 	if items[0].step == stepDelete {
 		query, args, n := b.delete(items)
 		o.f.stats.deletes.Add(1)
 		_, err := o.exec(ctx, query, args...)
 		return n, err
 	}
-	if err := o.fits(items[0]); err != nil {
-		return 1, err
-	}
-	if items[0].m.UpdateFirst() {
-		query, args := b.update(items[0])
-		o.f.stats.upserts.Add(1)
-		if matched, err := o.exec(ctx, query, args...); err != nil || matched > 0 {
-			return 1, err
+	for n < len(items) && n < b.most() && items[n].m == b.m && items[n].step == stepUpsert {
+		if err := o.fits(items[n]); err != nil {
+			if n == 0 {
+				return 1, err
+			}
+			break
 		}
-		query, args = b.insert(items[0])
+		n++
+	}
+	switch {
+	case !b.m.UpdateFirst():
+		query, args, n := b.insert(items[:n], b.conflict, o.packet)
 		o.f.stats.upserts.Add(1)
 		_, err := o.exec(ctx, query, args...)
+		return n, err
+	case n > 1:
+		return n, o.merge(ctx, b, items[:n])
+	}
+	query, args := b.update(items[0])
+	o.f.stats.upserts.Add(1)
+	if matched, err := o.exec(ctx, query, args...); err != nil || matched > 0 {
 		return 1, err
 	}
-	query, args, n := b.upsert(items, o.packet)
+	query, args, _ = b.insert(items[:1], "", o.packet)
 	o.f.stats.upserts.Add(1)
 	_, err = o.exec(ctx, query, args...)
-	return n, err
+	return 1, err
+}
+
+// merge writes rows of a table where a duplicate may be another row than that of the key, in three statements instead
+// of two for each row: one finds and locks the rows that are there, the second upserts these, the third inserts the
+// others. The second hits no other row, since the key is the primary key, of which InnoDB knows that it is taken before
+// it looks at another index. If one of them fails, halving comes down to single rows and their UPDATE and INSERT.
+func (o *owner) merge(ctx context.Context, b *builder, items []*item) error {
+	query, args := b.find(items)
+	rows, err := o.conn.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	there := make(map[string]bool)
+	row := make([][]byte, len(b.keys))
+	into := make([]any, len(row))
+	for i := range row {
+		into[i] = (*sql.RawBytes)(&row[i])
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		there[string(b.m.RowKey(nil, row))] = true
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	var old, fresh []*item
+	for _, it := range items {
+		if there[it.key] {
+			old = append(old, it)
+		} else {
+			fresh = append(fresh, it)
+		}
+	}
+	for _, part := range []struct {
+		items    []*item
+		conflict string
+	}{{old, b.conflict}, {fresh, ""}} {
+		for items := part.items; len(items) > 0; {
+			query, args, n := b.insert(items, part.conflict, o.packet)
+			o.f.stats.upserts.Add(1)
+			if _, err := o.exec(ctx, query, args...); err != nil {
+				return err
+			}
+			items = items[n:]
+		}
+	}
+	return nil
 }
 
 // fits refuses a row with a value that no statement can carry.

@@ -1,6 +1,9 @@
 package backend
 
 import (
+	"context"
+	"database/sql"
+	"slices"
 	"strings"
 
 	"keyrow/mapping"
@@ -22,6 +25,7 @@ type builder struct {
 	values   []int    // those of columns that are no key columns
 	head     string   // INSERT INTO t (c, …) VALUES
 	conflict string   // ON DUPLICATE KEY UPDATE …
+	primary  bool     // the key columns are the primary key; known only where that matters
 }
 
 func newBuilder(m *mapping.Mapping) *builder {
@@ -49,26 +53,73 @@ func newBuilder(m *mapping.Mapping) *builder {
 }
 
 // builder returns the builder of a mapping; they are forgotten when the mappings change.
-func (o *owner) builder(m *mapping.Mapping) *builder {
+func (o *owner) builder(ctx context.Context, m *mapping.Mapping) *builder {
 	b := o.builders[m]
 	if b == nil {
 		b = newBuilder(m)
+		if m.UpdateFirst() {
+			primary, err := o.primaryKey(ctx, m)
+			if err != nil {
+				return b // asked again with the next batch
+			}
+			slices.Sort(primary)
+			b.primary = slices.Equal(primary, slices.Sorted(slices.Values(m.KeyColumns())))
+		}
 		o.builders[m] = b
 	}
 	return b
 }
 
-// upsert is one statement for as many of the first items as belong together and fit, at least one. It is for mappings
-// where a duplicate can only be the row of the key itself.
-func (b *builder) upsert(items []*item, packet int) (query string, args []any, n int) {
-	most := max(1, min(maxInserts, maxPlaceholders/len(b.columns)))
+// primaryKey returns the columns of the primary key, none if only parts of them are indexed.
+func (o *owner) primaryKey(ctx context.Context, m *mapping.Mapping) (columns []string, err error) {
+	rows, err := o.conn.QueryContext(ctx, "SHOW INDEX FROM "+m.Table()+" WHERE Key_name = 'PRIMARY'")
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	values := make([]sql.NullString, len(names))
+	into := make([]any, len(names))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	for rows.Next() {
+		if err := rows.Scan(into...); err != nil {
+			return nil, err
+		}
+		for i, name := range names {
+			switch {
+			case name == "Column_name":
+				columns = append(columns, values[i].String)
+			case name == "Sub_part" && values[i].Valid:
+				return nil, nil
+			}
+		}
+	}
+	return columns, rows.Err()
+}
+
+// most is how many rows go into one statement.
+func (b *builder) most() int {
+	switch {
+	case !b.m.UpdateFirst():
+		return max(1, min(maxInserts, maxPlaceholders/len(b.columns)))
+	case b.primary:
+		return max(1, min(maxDeletes, maxPlaceholders/len(b.columns)))
+	}
+	return 1
+}
+
+// insert is one statement for as many of the first items as fit, at least one. Conflict says what happens to a row that
+// is there: "" for an error, b.conflict for an update, if it can only be the row of the key itself.
+func (b *builder) insert(items []*item, conflict string, packet int) (query string, args []any, n int) {
 	var q strings.Builder
 	q.WriteString(b.head)
-	budget := packet - len(b.head) - len(b.conflict) - 1024
+	budget := packet - len(b.head) - len(conflict) - 1024
 	for _, it := range items {
-		if n == most || it.m != b.m || it.step != stepUpsert {
-			break
-		}
 		for _, v := range it.row {
 			budget -= 2*size(v) + 16 // every byte may be escaped
 		}
@@ -81,16 +132,8 @@ func (b *builder) upsert(items []*item, packet int) (query string, args []any, n
 		args = b.tuple(&q, args, it)
 		n++
 	}
-	q.WriteString(b.conflict)
+	q.WriteString(conflict)
 	return q.String(), args, n
-}
-
-// insert is the statement for a row that is not there.
-func (b *builder) insert(it *item) (string, []any) {
-	var q strings.Builder
-	q.WriteString(b.head)
-	args := b.tuple(&q, nil, it)
-	return q.String(), args
 }
 
 // tuple writes (?,DEFAULT,?).
@@ -142,9 +185,24 @@ func (b *builder) delete(items []*item) (query string, args []any, n int) {
 	}
 	var q strings.Builder
 	q.WriteString("DELETE FROM " + b.m.Table() + " WHERE ")
+	args = b.matchAny(&q, items[:n])
+	return q.String(), args, n
+}
+
+// find is the statement that reads and locks the keys of the rows that are there.
+func (b *builder) find(items []*item) (query string, args []any) {
+	var q strings.Builder
+	q.WriteString("SELECT " + strings.Join(b.keys, ",") + " FROM " + b.m.Table() + " WHERE ")
+	args = b.matchAny(&q, items)
+	q.WriteString(" FOR UPDATE")
+	return q.String(), args
+}
+
+// matchAny writes the condition that is true for the rows of these keys.
+func (b *builder) matchAny(q *strings.Builder, items []*item) (args []any) {
 	if _, text := items[0].id[0].(string); len(b.keys) == 1 && !text {
 		q.WriteString(b.keys[0] + " IN (")
-		for i, it := range items[:n] {
+		for i, it := range items {
 			if i > 0 {
 				q.WriteByte(',')
 			}
@@ -152,17 +210,17 @@ func (b *builder) delete(items []*item) (query string, args []any, n int) {
 			args = append(args, it.id[0])
 		}
 		q.WriteByte(')')
-		return q.String(), args, n
+		return args
 	}
-	for i, it := range items[:n] {
+	for i, it := range items {
 		if i > 0 {
 			q.WriteString(" OR ")
 		}
 		q.WriteByte('(')
-		args = b.match(&q, args, it)
+		args = b.match(q, args, it)
 		q.WriteByte(')')
 	}
-	return q.String(), args, n
+	return args
 }
 
 // match writes the condition that is true for the row of the key alone. Text is compared twice: by its collation, which

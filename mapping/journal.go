@@ -22,7 +22,7 @@ const (
 //	<prefix>:{<p>}:flushing  zset    the marks of the sweep that is being flushed
 //	<prefix>:{<p>}:parked    hash    key -> why its row could not be written, as JSON
 //	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict
-//	<prefix>:{<p>}:fence     string  counts the owners of the partition; only the newest may sweep and settle
+//	<prefix>:{<p>}:fence     string  names the newest owner of the partition, the only one that may sweep and settle
 //	<prefix>:meta            hash    "format" and "partitions" of everything above
 //
 // p is the partition of a key, from 0 to Partitions-1. All marks of one key are in one partition, so one owner
