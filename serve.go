@@ -104,8 +104,17 @@ func check(ctx context.Context, c config, out io.Writer) error {
 			return err
 		}
 	}
-	if p.set == nil {
+	layout := backend.CheckLayout(ctx, p.rdb, c.Journal)
+	if layout != nil {
+		if _, err := fmt.Fprintf(out, "error: %v\n", layout); err != nil {
+			return err
+		}
+	}
+	switch {
+	case p.set == nil:
 		return errors.New("the configuration does not fit the tables")
+	case layout != nil:
+		return errors.New("the configuration does not fit the journal in redis")
 	}
 	_, err = fmt.Fprintf(out, "ok: %d mappings fit their tables\n", len(c.Mappings))
 	return err

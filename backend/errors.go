@@ -63,6 +63,7 @@ func (c class) String() string {
 // classes is the one place that says which error number of MySQL or MariaDB is of which class. A number that is not
 // here is of class row: see classify.
 var classes = map[uint16]class{
+	1020: transient, // the row was changed since the transaction began
 	1021: transient, // disk full
 	1028: transient, // filesort aborted
 	1030: transient, // got error from storage engine

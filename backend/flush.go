@@ -228,8 +228,8 @@ func (f *Flusher) Snapshot() Snapshot {
 		NewlyParked: f.stats.parked.Load(),
 		Lost:        f.stats.lost.Load(),
 	}
-	if oldest := f.journal.oldest.Load(); oldest > 0 {
-		s.OldestAge = max(0, time.Since(time.UnixMilli(oldest)))
+	if s.Pending > 0 {
+		s.OldestAge = f.journal.age()
 	}
 	for p := range f.stats.owns {
 		if f.stats.owns[p].Load() {

@@ -133,7 +133,7 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 		if err := o.batch(ctx, items); err != nil {
 			// Less at a time: it may be that the batch takes too long, or that one row of it is locked. By a quarter,
 			// since each time a locked row has to be waited for.
-			o.size = max(1, o.size/4)
+			o.size = max(1, min(o.size, len(items))/4)
 			return 0, err
 		}
 		grow := true
@@ -328,7 +328,7 @@ func (it *item) residency() string {
 	switch {
 	case it.step == stepSkip:
 		return "-2"
-	case it.step == stepUpsert && it.m.Unpredictable():
+	case it.step == stepUpsert && !it.m.Predictable(it.row):
 		return "-1"
 	case it.m.TTL > 0:
 		return strconv.FormatInt(jittered(it.m.TTL), 10)

@@ -1,8 +1,10 @@
 package backend
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -65,4 +67,37 @@ func (o *owner) tellParked(items []*item) {
 	o.f.log.Error().Int("partition", o.p).Int("lost", lost).Strs("keys", names).
 		Msg("writes are lost: these keys were written, nobody deleted them, and redis no longer has them; " +
 			"their rows are left as they are")
+}
+
+var scriptRetry = newScript("retry")
+
+// readmit marks the keys again that were parked for want of a mapping and have one now. In a rolling deployment the
+// process that does not know a new mapping yet may be the one that owns the partition.
+func (o *owner) readmit(ctx context.Context) error {
+	set := o.f.mappings()
+	args := []any{time.Now().UnixMilli()}
+	scan := o.f.rdb.HScan(ctx, o.keys.parked, 0, "", 1000).Iterator()
+	for scan.Next(ctx) {
+		key := scan.Val()
+		if !scan.Next(ctx) {
+			break
+		}
+		var e struct{ Mark, Error string }
+		if json.Unmarshal([]byte(scan.Val()), &e) == nil && len(e.Mark) == 1 && e.Error == errNoMapping.Error() &&
+			set.Match([]byte(key)) != nil {
+			args = append(args, key, e.Mark)
+		}
+	}
+	if err := scan.Err(); err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	if len(args) == 1 {
+		return nil
+	}
+	n, err := scriptRetry.Run(ctx, o.f.rdb, []string{o.keys.dirty, o.keys.parked}, args...).Int64()
+	if err != nil {
+		return fmt.Errorf("redis: %w", err)
+	}
+	o.f.log.Info().Int("partition", o.p).Int64("keys", n).Msg("keys that were parked for want of a mapping are flushed now")
+	return nil
 }

@@ -437,6 +437,14 @@ func TestFlushParksWhatItCannotRead(t *testing.T) {
 	fl.write("gone:1", `{"id":1,"balance":1}`, -1)
 	fl.drained(p)
 	fl.want("SELECT GROUP_CONCAT(id ORDER BY id) FROM accounts", "1,4")
+
+	// The next owner flushes what was parked for want of the mapping it has.
+	fl.mysql.Exec(fl.db, "INSERT INTO accounts VALUES (2, 0)")
+	p.stop()
+	p = fl.start()
+	harness.Until(t, "gone:2 is not parked any more", func() bool { return fl.entries()["gone:2"] == "" })
+	fl.drained(p)
+	fl.want("SELECT GROUP_CONCAT(id ORDER BY id) FROM accounts", "1,4")
 }
 
 func TestParkedCountsTries(t *testing.T) {

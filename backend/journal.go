@@ -66,7 +66,7 @@ func (j *Journal) Admit() error {
 	}
 	if n := j.Pending(); n >= int64(j.cfg.MaxPending) {
 		return &Error{CodeJournalFull, fmt.Sprintf("%d writes wait for mysql and max_pending is %d: nothing was "+
-			"applied, repeat it once mysql has caught up (keyrow journal status) or raise journal.max_pending",
+			"applied, repeat it once mysql has caught up (pending in KEYROW INFO) or raise journal.max_pending",
 			n, j.cfg.MaxPending)}
 	}
 	return nil
@@ -78,6 +78,15 @@ func (j *Journal) Marked(n int) { j.added.Add(int64(n)) }
 // Pending is the number of marks that wait in all partitions, those added by other processes since the last count
 // not included.
 func (j *Journal) Pending() int64 { return max(0, j.counted.Load()+j.added.Load()) }
+
+// age is how long ago the oldest mark was made, as of the last count; 0: none waits.
+func (j *Journal) age() time.Duration {
+	oldest := j.oldest.Load()
+	if oldest == 0 {
+		return 0
+	}
+	return max(0, time.Since(time.UnixMilli(oldest)))
+}
 
 // settled tells that n marks were taken out.
 func (j *Journal) settled(n int64) { j.counted.Add(-n) }
@@ -150,10 +159,19 @@ func (e *LayoutError) Error() string {
 		e.Prefix, e.Format, e.Partitions, e.ConfiguredFormat, e.ConfiguredNumber, e.Marks, e.Parked, e.Partitions)
 }
 
+// CheckLayout says, and changes nothing, whether OpenJournal would find the layout of another configuration in use: a
+// *LayoutError.
+func CheckLayout(ctx context.Context, rdb *redis.Client, cfg JournalConfig) error {
+	j := &Journal{cfg: cfg, keys: mapping.Journal{Prefix: cfg.Prefix, Partitions: cfg.Partitions}, rdb: rdb}
+	return j.compareLayout(ctx, 0)
+}
+
 // checkLayout compares the layout in Redis with ours, in one step with writing ours where that harms nothing.
-func (j *Journal) checkLayout(ctx context.Context) error {
+func (j *Journal) checkLayout(ctx context.Context) error { return j.compareLayout(ctx, 1) }
+
+func (j *Journal) compareLayout(ctx context.Context, write int) error {
 	reply, err := scriptMeta.Run(ctx, j.rdb, []string{j.keys.Meta()},
-		mapping.JournalFormat, j.cfg.Partitions, j.cfg.Prefix).Slice()
+		mapping.JournalFormat, j.cfg.Partitions, j.cfg.Prefix, write).Slice()
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}

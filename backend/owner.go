@@ -114,7 +114,7 @@ func (o *owner) acquire(ctx context.Context) error {
 	if err := o.prepare(ctx); err != nil {
 		return fmt.Errorf("prepare the session in mysql: %w", err)
 	}
-	for {
+	for since := time.Now(); ; o.tellWait(since) {
 		var got sql.NullInt64
 		if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK(?, ?)", o.lock, lockWait).Scan(&got); err != nil {
 			return fmt.Errorf("wait for the lock %s: %w", o.lock, err)
@@ -131,6 +131,19 @@ func (o *owner) acquire(ctx context.Context) error {
 	o.waiting = make(map[string]*waiting)
 	o.ranksOf = nil
 	return nil
+}
+
+// longWait is how long a partition may be another's, and writes may wait, before somebody should look.
+const longWait = 30 * time.Second
+
+// tellWait warns of an owner that does not do its work. It may be that of another Redis: the name of a lock counts for
+// the whole MySQL server.
+func (o *owner) tellWait(since time.Time) {
+	oldest := o.f.journal.age()
+	if time.Since(since) > longWait && oldest > longWait {
+		o.log.Warn().Str("lock", o.lock).Dur("oldest_mark", oldest).Msg("another session of mysql has the lock of this " +
+			"partition, and writes wait; if it serves another redis, give each keyrow a journal.prefix of its own")
+	}
 }
 
 // prepare sets up the session: how long it may be silent, how long it waits, and how it reads.
@@ -170,6 +183,9 @@ func (o *owner) prepare(ctx context.Context) error {
 
 // own flushes, an interval after the other, until the partition is lost (the error) or ctx ends (nil).
 func (o *owner) own(ctx context.Context) error {
+	if err := o.readmit(ctx); err != nil && ctx.Err() == nil {
+		o.log.Warn().Err(err).Msg("parked keys cannot be looked through for such as have a mapping now")
+	}
 	for {
 		start := time.Now()
 		deferring, err := o.flush(ctx)

@@ -91,13 +91,9 @@ func (c *compiler) writable(m *Mapping) {
 			name, strings.Join(t.Triggers, ", "))
 	}
 	for _, k := range m.columns {
-		col := t.column(k.name)
-		switch {
-		case k.loose != "":
+		if k.loose != "" {
 			m.unpredictable = true
 			c.warn("columns", "%q: %s: images are read again after each write", k.name, k.loose)
-		case k.missing == computed || col.OnUpdate:
-			m.unpredictable = true
 		}
 	}
 }

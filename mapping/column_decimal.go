@@ -85,7 +85,7 @@ func decimalCodec(c *Column) (codec, error) {
 	return k, nil
 }
 
-// floatCodec is for FLOAT and DOUBLE: the shortest number that reads as the same bits, in the notation of JavaScript.
+// floatCodec is for FLOAT and DOUBLE: the shortest number that reads as the same bits.
 func floatCodec(c *Column) (codec, error) {
 	bits := 64
 	if c.Type == "float" {

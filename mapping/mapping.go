@@ -12,6 +12,7 @@ package mapping
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -54,10 +55,13 @@ func (m *Mapping) SelectList() string { return m.selectList }
 // that compares the key byte for byte, and with an INSERT if there is none.
 func (m *Mapping) UpdateFirst() bool { return m.updateFirst }
 
-// Unpredictable reports whether MySQL may store something else than the image says: a default that is an expression,
-// an ON UPDATE clause, a native JSON column or a trigger can change the row. Such an image is dropped once it is
-// written, for the next reader to fill.
-func (m *Mapping) Unpredictable() bool { return m.unpredictable }
+// Predictable reports whether MySQL stores exactly what an image says, given the image's [Mapping.Row]. It does not
+// where a default that is an expression has to be evaluated, or where a trigger, a native JSON column or a type of
+// rounding changes what is written. An image that is not predictable is dropped once it is written, for the next reader
+// to fill.
+func (m *Mapping) Predictable(row []any) bool {
+	return !m.unpredictable && !slices.Contains(row, DefaultValue)
+}
 
 // Names reports whether key, which matches the pattern, can name a row: whether the text of each variable is the one
 // spelling of a value of its column. If it cannot, reads see no row and writes are refused with [Mapping.Refusal].

@@ -187,27 +187,39 @@ func TestUpdateFirst(t *testing.T) {
 	}
 }
 
-func TestUnpredictable(t *testing.T) {
+func TestPredictable(t *testing.T) {
 	computed := typed("v", "timestamp")
 	computed.DefaultExpr = true
-	updated := typed("v", "timestamp")
+	updated := computed
 	updated.OnUpdate = true
 	for _, test := range []struct {
 		column Column
+		value  string
 		want   bool
 	}{
-		{typed("v", "int(11)"), false},
-		{withDefault(typed("v", "timestamp"), "2020-01-01 00:00:00"), false},
-		{withDefault(typed("v", "timestamp"), "soon"), true},
-		{computed, true},
-		{updated, true},
-		{typed("v", "json"), true},
-		{typed("v", "mariajson"), false},
-		{typed("v", "float(7,2)"), true},
+		{typed("v", "int(11)"), `{"v":1}`, true},
+		{typed("v", "int(11)"), `{}`, true},
+		{withDefault(typed("v", "timestamp"), "2020-01-01 00:00:00"), `{}`, true},
+		{withDefault(typed("v", "timestamp"), "soon"), `{}`, false},
+		{computed, `{}`, false},
+		{computed, `{"v":"2020-01-01 00:00:00"}`, true},
+		{updated, `{}`, false},
+		{updated, `{"v":"2020-01-01 00:00:00"}`, true},
+		{typed("v", "json"), `{"v":[1,2]}`, false},
+		{typed("v", "mariajson"), `{"v":[1,2]}`, true},
+		{typed("v", "float(7,2)"), `{"v":1.5}`, false},
 	} {
 		m := compiled(t, users(notNull(typed("id", "int(11)")), test.column), "user:{id}")
-		if m.Unpredictable() != test.want {
-			t.Errorf("%+v: %v", test.column, !test.want)
+		image, err := m.Canonical(nil, []byte("user:1"), []byte(test.value))
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, err := m.Row(nil, []byte("user:1"), image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Predictable(row) != test.want {
+			t.Errorf("%+v, %s: %v", test.column, test.value, !test.want)
 		}
 	}
 }

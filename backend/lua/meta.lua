@@ -2,7 +2,7 @@
 -- no key is pending or parked in the other one.
 --
 -- KEYS 1 meta
--- ARGV 1 format, 2 partitions, 3 prefix of the journal
+-- ARGV 1 format, 2 partitions, 3 prefix of the journal, 4 '1' to write, '0' to compare only
 -- Returns {format in force, partitions in force, number of marks, number of parked keys}; the numbers are of the
 -- layout found where that differs, else 0.
 local format = redis.call('HGET', KEYS[1], 'format')
@@ -18,7 +18,7 @@ if format and partitions and (format ~= ARGV[1] or partitions ~= ARGV[2]) then
     return {format, partitions, marks, parked}
   end
 end
-if format ~= ARGV[1] or partitions ~= ARGV[2] then
+if ARGV[4] == '1' and (format ~= ARGV[1] or partitions ~= ARGV[2]) then
   redis.call('HSET', KEYS[1], 'format', ARGV[1], 'partitions', ARGV[2])
 end
 return {ARGV[1], ARGV[2], 0, 0}

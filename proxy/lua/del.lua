@@ -25,14 +25,17 @@ local function aux(key)
   return prefix .. ':aux:{' .. key .. '}'
 end
 
+-- stuck: the row is deleted, but MySQL refused it.
+local function stuck(i, key)
+  local why = redis.call('HGET', part(i, 'parked'), key)
+  return why and string.sub(why, 1, 10) == '{"mark":"-'
+end
+
 -- gone: the row is deleted already, though MySQL may still have it.
 local function gone(i, key)
   local member = '-' .. key
-  if redis.call('ZSCORE', part(i, 'dirty'), member) or redis.call('ZSCORE', part(i, 'flushing'), member) then
-    return true
-  end
-  local why = redis.call('HGET', part(i, 'parked'), key)
-  return why and string.sub(why, 1, 10) == '{"mark":"-'
+  return redis.call('ZSCORE', part(i, 'dirty'), member) or redis.call('ZSCORE', part(i, 'flushing'), member)
+    or stuck(i, key)
 end
 
 -- waiting: the image is the only copy of what was written.
@@ -79,6 +82,10 @@ for i, key in ipairs(KEYS) do
       redis.call('HDEL', part(i, 'expire'), key)
       marked = marked + redis.call('ZADD', part(i, 'dirty'), 'NX', now, '-' .. key)
       there = there + 1
+    elseif stuck(i, key) then
+      -- Deleting it again is how it is tried again.
+      redis.call('DEL', aux(key))
+      marked = marked + redis.call('ZADD', part(i, 'dirty'), 'NX', now, '-' .. key)
     end
   end
 end
