@@ -21,8 +21,9 @@ type command struct {
 	writes bool    // may change what its keys hold
 	keys   []keySpec
 	// scan says that the specs do not tell all keys, so any argument may be one.
-	scan bool
-	subs map[string]*command
+	scan   bool
+	subs   map[string]*command
+	listed bool // Redis listed the subcommands
 }
 
 // handler is how a session treats a command; nil forwards it, once its keys are found harmless.
@@ -197,7 +198,7 @@ func parseCommand(row any) (*command, string, error) {
 				return nil, "", err
 			}
 			if c.subs == nil {
-				c.subs = map[string]*command{}
+				c.subs, c.listed = map[string]*command{}, true
 			}
 			_, short, _ := strings.Cut(subName, "|")
 			c.subs[short] = sc

@@ -34,6 +34,8 @@ func (s *session) del(c *command, req request) {
 	case d == nil:
 		s.pass(c, req)
 		return
+	case !s.admitted():
+		return
 	}
 	s.settle()
 	there, err := d.run(s)

@@ -74,6 +74,9 @@ var handlers = map[string]struct{ handle, queued handler }{
 // install gives the table's rows their handlers, and rows to commands that only keyrow knows.
 func (t *Commands) install() {
 	for name, h := range handlers {
+		if !t.known(name) {
+			continue
+		}
 		c := t.row(name)
 		c.handle, c.queued = h.handle, h.queued
 	}
@@ -83,6 +86,23 @@ func (t *Commands) install() {
 			c.writes = true
 		}
 	}
+}
+
+// known reports whether a command has to be handled: Redis lists it, or lists no subcommands where it is one, or it is
+// for keyrow alone. What Redis does not know is for Redis to refuse.
+func (t *Commands) known(name string) bool {
+	name, sub, isSub := strings.Cut(name, "|")
+	c := t.byName[name]
+	switch {
+	case name == "keyrow" || name == "post" || name == "host:":
+		return true
+	case c == nil:
+		return false
+	case !isSub || c.subs[sub] != nil:
+		return true
+	}
+	// Redis before 7 lists no subcommands; CLIENT SETINFO and NO-TOUCH are younger.
+	return !c.listed && sub != "setinfo" && sub != "no-touch"
 }
 
 // row returns the row of a command or subcommand, made if Redis has none.
@@ -206,6 +226,19 @@ func (s *session) call(args ...[]byte) ([]byte, error) {
 	<-c.done
 	return c.b, c.err
 }
+
+// tapped is a command whose reply goes to the client and is looked at.
+type tapped struct {
+	s   *session
+	tap func(b []byte)
+}
+
+func (o *tapped) reply(_ *lane, b []byte) {
+	o.tap(b)
+	o.s.deliver(b, 1, false)
+}
+
+func (o *tapped) lost(err error) { o.s.deliverErrors(err, 1) }
 
 // call waits for one reply.
 type call struct {

@@ -61,6 +61,7 @@ var requests = []struct {
 	{name: "count missing", in: "*\r\n", want: []string{"Protocol error: invalid multibulk length"}},
 	{name: "count endless", in: "*" + strings.Repeat("1", maxLine+2), want: []string{"Protocol error: too big mbulk count string"}},
 	{name: "bulk missing", in: "*1\r\nPING\r\n", want: []string{"Protocol error: expected '$', got 'P'"}},
+	{name: "bulk line empty", in: "*1\r\n\r\n", want: []string{"Protocol error: expected '$', got '\r'"}},
 	{name: "bulk negative", in: "*1\r\n$-1\r\n", want: []string{"Protocol error: invalid bulk length"}},
 	{name: "bulk too large", in: "*1\r\n$536870913\r\n", want: []string{"Protocol error: invalid bulk length"}},
 	{name: "bulk overflows", in: "*1\r\n$9223372036854775808\r\n", want: []string{"Protocol error: invalid bulk length"}},

@@ -179,9 +179,8 @@ func (s *session) reset(_ *command, req request) {
 	s.settle()
 	s.name = ""
 	s.mute(false)
-	if s.key != (laneKey{}) {
-		s.enter(laneKey{})
-	}
+	s.srv.upstream.welcome()
+	s.enter(laneKey{})
 	s.answer([]byte("+RESET\r\n"))
 }
 

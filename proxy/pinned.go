@@ -161,29 +161,46 @@ func (s *session) stick(c *command, req request) {
 	s.forward(req)
 }
 
-// hijack hands the connection over to the client: from now on bytes pass both ways unseen.
-func (s *session) hijack(_ *command, req request) {
+// hijack hands the connection over to the client once Redis has agreed: from then on what arrives is not counted as
+// replies.
+func (s *session) hijack(c *command, req request) {
 	if !s.pinTo() {
 		return
 	}
-	s.settle()
 	s.pin.stuck = true
-	s.lane.private.endless.Store(true)
-	s.lane.private.patient.Store(true)
-	s.relay(req)
+	p := s.lane.private
+	p.patient.Store(true)
+	if c.name == "SYNC" {
+		// Answered by no RESP reply but by the data themselves.
+		s.settle()
+		p.endless.Store(true)
+		s.relay(req)
+		return
+	}
+	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { p.endless.Store(b[0] == '+') }}, false)
+	s.settle()
 }
 
-// relayed passes on what the client says on a connection that was handed over to it. RESET and QUIT are its way back.
+// relayed passes on what the client says on a connection that was handed over to it, where neither replies nor the
+// database can be followed: nothing that keyrow has a part in, and no mapped key. RESET and QUIT are the way back.
 func (s *session) relayed(c *command, req request) {
-	switch err := s.objection(c, req.args); {
-	case c.name == "RESET" || c.name == "QUIT":
+	err := s.objection(c, req.args)
+	switch c.name {
+	case "RESET", "QUIT":
 		c.handle(s, c, req)
-	case err != nil:
+		return
+	case "MONITOR", "SYNC", "PSYNC", "REPLCONF", "SCRIPT DEBUG":
+	default:
+		if c.handle != nil {
+			err = refused(c.name + " is not available on a connection in this state; RESET it first")
+		}
+	}
+	if err != nil {
 		s.deliver(appendError(nil, err), 0, false)
 		s.quit = true
-	default:
-		s.relay(req)
+		return
 	}
+	s.relay(req)
 }
 
 // relay sends a command for which no reply is counted.
@@ -245,21 +262,24 @@ func (s *session) subscription(c *command, req request) {
 	p.patient.Store(true)
 	s.submit()
 	s.batch.add(req.raw, !req.made)
-	s.batch.append(func(w []byte) []byte { return appendCommand(w, []byte("PING"), []byte(fence)) })
-	s.expect(entry{s: s, op: &subscribing{s}, n: 1}, 1)
+	s.batch.append(func(w []byte) []byte { return appendCommand(w, []byte("PING")) })
+	s.expect(entry{s: s, op: &subscribing{s: s}, n: 1}, 1)
 }
 
-// fence is what the PING behind a subscription says.
-const fence = "keyrow:fence"
-
-// subscribing waits for the PING behind a subscription and lets an error before it through.
-type subscribing struct{ s *session }
+// subscribing waits for the reply to the PING behind a command about subscriptions. If the command was refused, that is
+// the second reply, since a command that was not refused is answered out of band, with one confirmation at least.
+type subscribing struct {
+	s       *session
+	refused bool
+}
 
 func (o *subscribing) reply(l *lane, b []byte) {
-	if bytes.Contains(b, []byte(fence)) {
+	if p := l.private; p.confirmed || o.refused {
+		p.confirmed = false
 		o.s.deliver(nil, 1, false)
 		return
 	}
+	o.refused = true
 	o.s.deliver(b, 0, false)
 	l.head.n++
 }

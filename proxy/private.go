@@ -22,7 +22,9 @@ type private struct {
 	// Channels, patterns and shard channels that Redis said are subscribed to.
 	subscribed atomic.Int64
 
-	normal, shard int64 // the two counts that subscribed adds up; the reader's own
+	// The reader's own.
+	normal, shard int64 // the two counts that subscribed adds up
+	confirmed     bool  // a confirmation came since the last command about subscriptions was done with
 }
 
 // maxSpare is how many idle private lanes a lane set keeps.
@@ -135,6 +137,7 @@ func (p *private) outOfBand(b []byte) (is, whole bool) {
 			p.normal = n
 		}
 		p.subscribed.Store(p.normal + p.shard)
+		p.confirmed = true
 		return true, true
 	}
 	return is, true

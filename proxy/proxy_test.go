@@ -153,6 +153,7 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 		change(&o)
 	}
 	r.srv = New(o)
+	r.srv.upstream.probed = time.Now().Add(time.Hour) // no probes between the connections that tests expect
 	if err := r.srv.Listen(); err != nil {
 		t.Fatal(err)
 	}

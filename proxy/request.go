@@ -152,7 +152,8 @@ func (f *requestFramer) arguments(noAuth bool) error {
 	return nil
 }
 
-// line finds the header line at pos, without its type byte and end, and leaves pos where it is.
+// line finds the header line at pos, without its type byte and end, and leaves pos where it is. The type byte may be
+// the end itself.
 func (f *requestFramer) line(tooBig string) ([]byte, error) {
 	b := f.buf[f.pos:]
 	end := bytes.IndexByte(b[:min(len(b), maxLine+1)], '\r')
@@ -162,7 +163,7 @@ func (f *requestFramer) line(tooBig string) ([]byte, error) {
 	case end < 0 || end+1 == len(b):
 		return nil, errShort
 	}
-	return b[1:end], nil
+	return b[min(1, end):end], nil
 }
 
 // header reads the number on the header line at pos and moves behind the line. A number over limit or with any

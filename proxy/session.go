@@ -113,6 +113,7 @@ func (s *session) giveBack() {
 // serve reads commands until the client is gone, has said goodbye or has sent nonsense, then lets the replies that
 // are still owed arrive, and closes.
 func (s *session) serve() {
+	s.srv.upstream.welcome()
 	s.enter(laneKey{})
 	err := s.commands()
 	s.submit()

@@ -43,19 +43,6 @@ func (s *session) multi(_ *command, req request) {
 	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { t.opened.Store(b[0] == '+') }}, false)
 }
 
-// tapped is a command whose reply goes to the client and is looked at.
-type tapped struct {
-	s   *session
-	tap func(b []byte)
-}
-
-func (o *tapped) reply(_ *lane, b []byte) {
-	o.tap(b)
-	o.s.deliver(b, 1, false)
-}
-
-func (o *tapped) lost(err error) { o.s.deliverErrors(err, 1) }
-
 // confirmed waits for the answer to MULTI before anything is queued that would be wrong outside a transaction. If Redis
 // refused MULTI there is none, and the command is what it is outside.
 func (s *session) confirmed(c *command, req request) bool {

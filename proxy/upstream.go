@@ -47,6 +47,7 @@ type laneSet struct {
 	lanes  []*lane
 	next   atomic.Uint32
 	multi  atomic.Bool // MULTI is allowed
+	noAuth bool        // what upstream.noAuth was when the set was made
 	closed chan struct{}
 
 	// Guarded by upstream.mu.
@@ -69,13 +70,18 @@ type upstream struct {
 	cfg Upstream
 	log zerolog.Logger
 	wg  sync.WaitGroup
+	// probe lets one session at a time find out whether Redis wants authentication of new clients.
+	probe  sync.Mutex
+	probed time.Time // guarded by probe
 	// noAuth remembers whether Redis wanted authentication when a session's lane last connected without any.
 	noAuth atomic.Bool
 
-	mu     sync.Mutex
-	sets   map[laneKey]*laneSet
-	owned  map[*lane]struct{} // every private lane, spare ones included
-	closed bool
+	mu   sync.Mutex
+	sets map[laneKey]*laneSet
+	// retired are lane sets that get no further sessions.
+	retired []*laneSet
+	owned   map[*lane]struct{} // every private lane, spare ones included
+	closed  bool
 }
 
 func newUpstream(cfg Upstream, log zerolog.Logger) *upstream {
@@ -88,7 +94,7 @@ func (u *upstream) acquire(key laneKey) *laneSet {
 	defer u.mu.Unlock()
 	set := u.sets[key]
 	if set == nil {
-		set = &laneSet{key: key, closed: make(chan struct{})}
+		set = &laneSet{key: key, closed: make(chan struct{}), noAuth: u.noAuth.Load()}
 		for range u.cfg.Lanes {
 			l := &lane{up: u, set: set}
 			l.work.L, l.room.L = &l.mu, &l.mu
@@ -100,6 +106,35 @@ func (u *upstream) acquire(key laneKey) *laneSet {
 	}
 	set.sessions++
 	return set
+}
+
+// probeEvery is how long a password that Redis was given may go unnoticed by those who come without one.
+const probeEvery = time.Second
+
+// welcome finds out, at most every probeEvery, whether Redis still lets in who does not authenticate. The lanes that
+// such sessions share were let in when they connected, which says nothing of now; if that has changed, they are left to
+// those who are on them.
+func (u *upstream) welcome() {
+	u.probe.Lock()
+	defer u.probe.Unlock()
+	if time.Since(u.probed) < probeEvery {
+		return
+	}
+	conn, err := u.connect(laneKey{})
+	if err != nil {
+		return // the lanes will say so
+	}
+	_ = conn.Close()
+	u.probed = time.Now()
+	now := u.noAuth.Load()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for key, set := range u.sets {
+		if !key.authed && set.noAuth != now {
+			delete(u.sets, key)
+			u.retired = append(u.retired, set)
+		}
+	}
 }
 
 // stands reports whether Redis lets key in: one of its lanes is connected.
@@ -142,6 +177,12 @@ func (u *upstream) sweep() {
 			set.close()
 		}
 	}
+	u.retired = slices.DeleteFunc(u.retired, func(set *laneSet) bool {
+		if set.sessions == 0 {
+			set.close()
+		}
+		return set.sessions == 0
+	})
 }
 
 // close ends the lanes of the set and the spare private ones; upstream.mu is held.
@@ -181,6 +222,10 @@ func (u *upstream) close() {
 		delete(u.sets, key)
 		set.close()
 	}
+	for _, set := range u.retired {
+		set.close()
+	}
+	u.retired = nil
 	for l := range u.owned {
 		l.close()
 	}

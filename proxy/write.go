@@ -154,8 +154,12 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 }
 
 // transactional makes sure, once for all sessions of an identity, that Redis lets it use MULTI, and answers the client
-// if not. Where MULTI is refused, Redis runs what stands behind it command by command.
+// if not. Where MULTI is refused, Redis runs what stands behind it command by command. And before authentication Redis
+// takes 10 arguments of 16 KiB at most, else it closes the lane; what keyrow makes of a command may be more.
 func (s *session) transactional() bool {
+	if !s.admitted() {
+		return false
+	}
 	if s.lanes.multi.Load() {
 		return true
 	}

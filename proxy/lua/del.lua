@@ -48,11 +48,15 @@ local function waiting(i, key)
   return redis.call('HEXISTS', part(i, 'parked'), key) == 1
 end
 
+-- Whoever may not use the keys of the journal is refused here, before anything is changed.
 local unknown = {-1}
 for i, key in ipairs(KEYS) do
-  if ARGV[1 + 3 * i] == 'row' and ARGV[3 + 3 * i] == '?' and redis.call('EXISTS', key) == 0
-      and not gone(i, key) and redis.call('GET', aux(key)) ~= '-' then
-    unknown[#unknown + 1] = i
+  if ARGV[1 + 3 * i] ~= 'plain' then
+    local deleted, negative = gone(i, key), redis.call('GET', aux(key)) == '-'
+    if ARGV[1 + 3 * i] == 'row' and ARGV[3 + 3 * i] == '?' and redis.call('EXISTS', key) == 0
+        and not deleted and not negative then
+      unknown[#unknown + 1] = i
+    end
   end
 end
 if #unknown > 1 then
