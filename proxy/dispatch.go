@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -52,12 +54,14 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"reset":  {(*session).reset, (*session).reset},
 	"quit":   {(*session).goodbye, (*session).goodbye},
 
-	"client|setname":      {(*session).clientSetName, (*session).queueStick},
+	"client|setname":      {(*session).clientSetName, (*session).queueName},
 	"client|getname":      {(*session).clientGetName, nil},
 	"client|setinfo":      {(*session).clientSetInfo, (*session).queueStick},
 	"client|id":           {(*session).clientID, nil},
 	"client|info":         {(*session).clientInfo, nil},
 	"client|unblock":      {(*session).clientUnblock, nil},
+	"client|kill":         {(*session).clientKill, nil},
+	"client|unpause":      {(*session).own, nil},
 	"client|reply":        {(*session).clientReply, (*session).queueNever},
 	"client|tracking":     {(*session).stick, (*session).queueStick},
 	"client|caching":      {(*session).stick, (*session).queueStick},
@@ -132,13 +136,14 @@ func (s *session) dispatch(req request) {
 	if c == nil {
 		c = &unknown
 	}
+	s.command = req.raw
 	if s.skip {
 		s.skip = false
 		s.settle()
 		s.mute(true)
 		defer func() {
 			s.settle()
-			s.mute(false)
+			s.mute(s.silent)
 		}()
 	}
 	switch {
@@ -190,11 +195,44 @@ func (s *session) reserved() error {
 	return refused(fmt.Sprintf("keys below %q are keyrow's own; nothing was changed", s.srv.journal.Prefix+":"))
 }
 
-// refuseKnown refuses with words about mappings, which are not for somebody whom Redis would not let in.
+// refuseKnown refuses with words about mappings, which are not for somebody whom Redis would not let run the command.
 func (s *session) refuseKnown(err error) {
-	if s.admitted() {
+	if s.admitted() && s.permitted() {
 		s.refuse(err)
 	}
+}
+
+// permitted asks Redis whether the client may run the command at hand: Redis checks rights when a command is queued,
+// and the transaction is discarded. A client who may not gets Redis's own answer, and permitted is false.
+func (s *session) permitted() bool {
+	if s.pinned() {
+		return true
+	}
+	s.settle()
+	l, err := s.srv.upstream.own(s.lanes, s)
+	if err != nil {
+		s.refuse(notApplied(err))
+		return false
+	}
+	shared, raw := s.lane, s.command
+	s.lane = l
+	multi, err1 := s.call([]byte("MULTI"))
+	reply, err2 := multi, err1
+	if err1 == nil && multi[0] == '+' {
+		reply, err2 = s.callRaw(raw)
+	}
+	_, err3 := s.call([]byte("DISCARD"))
+	s.lane = shared
+	s.srv.upstream.disown(l, err3 == nil)
+	switch err := errors.Join(err1, err2, err3); {
+	case err != nil:
+		s.refuse(err)
+	case bytes.HasPrefix(reply, []byte("-NOPERM")) || bytes.HasPrefix(reply, []byte("-NOAUTH")):
+		s.answer(reply)
+	default:
+		return true
+	}
+	return false
 }
 
 // admitted makes sure that Redis would serve this client. A client that has not authenticated although Redis wants
@@ -217,10 +255,12 @@ func (s *session) admitted() bool {
 }
 
 // call runs a command on the session's lane and waits for its reply.
-func (s *session) call(args ...[]byte) ([]byte, error) {
+func (s *session) call(args ...[]byte) ([]byte, error) { return s.callRaw(appendCommand(nil, args...)) }
+
+func (s *session) callRaw(wire []byte) ([]byte, error) {
 	s.settle()
 	c := &call{s: s, done: make(chan struct{})}
-	if err := s.lane.submit(appendCommand(nil, args...), []entry{{s: s, op: c, n: 1}}); err != nil {
+	if err := s.lane.submit(wire, []entry{{s: s, op: c, n: 1}}); err != nil {
 		return nil, err
 	}
 	<-c.done

@@ -23,8 +23,16 @@ func refused(text string) error { return replyError{"ERR", text} }
 func upstreamError(text string) error { return replyError{"UPSTREAM", text} }
 
 func notApplied(why error) error {
-	return upstreamError("the command was not sent: " + why.Error())
+	return unsentError{replyError{"UPSTREAM", "the command was not sent: " + why.Error()}, why}
 }
+
+// unsentError is an upstreamError with its cause.
+type unsentError struct {
+	replyError
+	why error
+}
+
+func (e unsentError) Unwrap() error { return e.why }
 
 // appendError appends err as a RESP error. Errors that carry no reply of their own get the code ERR.
 func appendError(b []byte, err error) []byte {

@@ -89,7 +89,11 @@ func (l *lane) serve() {
 			break
 		}
 		if err != nil {
-			l.down(fmt.Errorf("redis at %s is not available: %w", l.up.cfg.Addr, err))
+			why := fmt.Errorf("redis at %s is not available: %w", l.up.cfg.Addr, err)
+			if l.up.dismiss(l.set, err) {
+				why = fmt.Errorf("%w: %w", errDismissed, err)
+			}
+			l.down(why)
 			l.rest(pause.NextBackOff())
 			continue
 		}
@@ -191,6 +195,11 @@ func fail(waiting []entry, err error) {
 		}
 	}
 }
+
+// errDismissed says that Redis does not let in any more who uses the lane; it has closed their connections.
+var errDismissed = errors.New("redis refuses the user")
+
+var errKilled = errors.New("killed by CLIENT KILL")
 
 var errClosed = errors.New("keyrow is shutting down")
 

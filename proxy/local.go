@@ -120,6 +120,15 @@ func (s *session) hello(_ *command, req request) {
 			s.answer(reply)
 			return
 		}
+		if s.pinned() {
+			s.lane.private.pubsub.Store(key.proto != 3 && s.lane.private.subscribed.Load() > 0)
+			s.move(key)
+			if named {
+				s.name = name
+			}
+			s.answer(reply)
+			return
+		}
 	}
 	if key != s.key {
 		s.move(key)
@@ -177,7 +186,7 @@ func (s *session) reset(_ *command, req request) {
 		s.unpin(false)
 	}
 	s.settle()
-	s.name = ""
+	s.name, s.silent = "", false
 	s.mute(false)
 	s.srv.upstream.welcome()
 	s.enter(laneKey{})
@@ -310,6 +319,38 @@ func (s *session) clientUnblock(c *command, req request) {
 	s.forward(req)
 }
 
+// clientKill serves CLIENT KILL ID and CLIENT KILL addr:port for clients of keyrow's; other forms are about the
+// connections that Redis has.
+func (s *session) clientKill(c *command, req request) {
+	args := req.args[2:]
+	var victim *session
+	switch {
+	case len(args) == 1:
+		victim = s.srv.client(func(o *session) bool { return o.conn.RemoteAddr().String() == string(args[0]) })
+	case len(args) == 2 && bytes.EqualFold(args[0], []byte("ID")):
+		if id, ok := parseInt(args[1]); ok {
+			victim = s.srv.client(func(o *session) bool { return o.id == id })
+		}
+	}
+	if victim == nil || victim == s && len(args) == 2 {
+		s.own(c, req)
+		return
+	}
+	if !s.admitted() || !s.permitted() {
+		return
+	}
+	if len(args) == 1 {
+		s.answer([]byte("+OK\r\n"))
+	} else {
+		s.answer([]byte(":1\r\n"))
+	}
+	if victim == s {
+		s.quit = true
+	} else {
+		victim.kill(errKilled)
+	}
+}
+
 // clientReply serves CLIENT REPLY. Redis goes on answering; keyrow keeps the answers from the client.
 func (s *session) clientReply(_ *command, req request) {
 	if len(req.args) != 3 {
@@ -320,13 +361,15 @@ func (s *session) clientReply(_ *command, req request) {
 	case !s.admitted():
 	case bytes.EqualFold(req.args[2], []byte("ON")):
 		s.settle()
+		s.silent = false
 		s.mute(false)
 		s.answer([]byte("+OK\r\n"))
 	case bytes.EqualFold(req.args[2], []byte("OFF")):
 		s.settle()
+		s.silent = true
 		s.mute(true)
 	case bytes.EqualFold(req.args[2], []byte("SKIP")):
-		s.skip = !s.muted
+		s.skip = !s.silent
 	default:
 		s.answer(appendError(nil, errSyntax))
 	}

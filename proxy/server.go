@@ -197,6 +197,18 @@ func (s *Server) accept(conn net.Conn) {
 	}()
 }
 
+// client finds a client of keyrow's.
+func (s *Server) client(is func(*session) bool) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for client := range s.sessions {
+		if is(client) {
+			return client
+		}
+	}
+	return nil
+}
+
 // blockedAs is the id by which Redis knows the connection of the session that keyrow calls id, or 0 if it has none of
 // its own.
 func (s *Server) blockedAs(id int64) int64 {

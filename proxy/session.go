@@ -48,7 +48,10 @@ type session struct {
 	reads atomic.Int32 // mapped reads that are not answered yet
 	mixed atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
 	quit  bool
-	skip  bool // CLIENT REPLY SKIP: the next command's reply is dropped
+
+	command []byte // the command being dispatched, as RESP
+	silent  bool   // CLIENT REPLY OFF
+	skip    bool   // CLIENT REPLY SKIP: the next command's reply is dropped
 
 	scratch []byte // a reply or an image being made
 
@@ -252,6 +255,9 @@ func (s *session) submit() {
 	if err := s.lane.submit(b.wire, b.entries); err != nil {
 		s.arrive()
 		fail(b.entries, err)
+		if errors.Is(err, errDismissed) {
+			s.kill(err)
+		}
 	}
 	b.reset()
 }

@@ -15,11 +15,14 @@ import (
 // queued, writes of rows are queued as images, and what the journal needs for them is queued just before EXEC and cut
 // out of its reply.
 type tx struct {
-	opened   atomic.Bool // Redis answered OK to MULTI; the lane's reader sets it
-	written  []blindKey  // keys of rows that are SET
-	failed   error       // why EXEC must fail although Redis queued everything
-	db       int         // the database selected at this place of the transaction
-	selected bool
+	opened  atomic.Bool // Redis answered OK to MULTI; the lane's reader sets it
+	written []blindKey  // keys of rows that are SET
+	failed  error       // why EXEC must fail although Redis queued everything
+	queued  int         // commands queued so far
+	db      int         // the database selected at this place of the transaction
+	selects []int       // which of the queued commands select
+	dbs     []int       // what they select
+	name    *string     // what CLIENT SETNAME among them says
 }
 
 type blindKey struct {
@@ -79,31 +82,40 @@ func (s *session) exec(_ *command, req request) {
 		s.refuse(t.failed)
 		return
 	}
-	e := &executed{s: s}
+	e := &executed{s: s, selects: t.selects}
 	if len(t.written) > 0 {
 		s.endRun()
 		s.batch.append(func(w []byte) []byte { return e.marks(w, t.written, time.Now().UnixMilli()) })
 	}
 	s.batch.append(func(w []byte) []byte { return append(w, req.raw...) })
 	s.expect(entry{s: s, op: e, n: e.extra + 1}, 1)
-	if t.selected {
-		// Whether the transaction was run decides which database the connection is on.
+	if len(t.selects) > 0 || t.name != nil {
+		// Where the connection is now depends on what was run, and with what success.
 		s.settle()
-		if e.ran {
-			key := s.key
-			key.db = t.db
+		key := s.key
+		for i, ok := range e.selected {
+			if ok {
+				key.db = t.dbs[i]
+			}
+		}
+		if key != s.key {
 			s.move(key)
+		}
+		if e.ran && t.name != nil {
+			s.name = *t.name
 		}
 	}
 }
 
 // queue is dispatch inside MULTI.
 func (s *session) queue(c *command, req request) {
+	t := s.pin.tx
 	if c.queued != nil {
 		c.queued(s, c, req)
 	} else {
 		s.queuePlain(c, req)
 	}
+	t.queued++
 }
 
 func (s *session) queuePlain(c *command, req request) {
@@ -259,7 +271,9 @@ func (s *session) queueSelect(c *command, req request) {
 	}
 	if len(req.args) == 2 {
 		if db, ok := parseInt(req.args[1]); ok {
-			s.pin.tx.db, s.pin.tx.selected = int(db), true
+			t := s.pin.tx
+			t.db = int(db)
+			t.selects, t.dbs = append(t.selects, t.queued), append(t.dbs, int(db))
 			s.pin.foreign = true
 		}
 	}
@@ -267,12 +281,31 @@ func (s *session) queueSelect(c *command, req request) {
 }
 
 // queueNever refuses what cannot be told apart from keyrow's own part of a transaction.
-func (s *session) queueNever(c *command, _ request) {
+func (s *session) queueNever(c *command, req request) {
+	if !s.confirmed(c, req) {
+		return
+	}
 	s.abort(refused(c.name + " inside MULTI is not supported; send it before"))
 }
 
+// queueName queues CLIENT SETNAME.
+func (s *session) queueName(c *command, req request) {
+	if !s.confirmed(c, req) {
+		return
+	}
+	if len(req.args) == 3 {
+		name := string(req.args[2])
+		s.pin.tx.name = &name
+	}
+	s.pin.foreign = true
+	s.forward(req)
+}
+
 // queueStick queues a command that sets something on the connection.
-func (s *session) queueStick(_ *command, req request) {
+func (s *session) queueStick(c *command, req request) {
+	if !s.confirmed(c, req) {
+		return
+	}
 	s.pin.stuck = true
 	s.forward(req)
 }
@@ -284,6 +317,9 @@ type executed struct {
 	zadds []int // which of them count new marks
 	at    int
 	ran   bool
+
+	selects  []int  // which of the client's commands select
+	selected []bool // which of those did
 }
 
 // marks appends what makes the written keys safe, as run.encode does.
@@ -324,11 +360,14 @@ func (e *executed) reply(_ *lane, b []byte) {
 		return // QUEUED, or an error after which EXEC fails
 	}
 	e.ran = len(b) > 1 && b[0] == '*' && b[1] != '-'
-	if e.extra == 0 || !e.ran {
+	if e.extra == 0 && len(e.selects) == 0 || !e.ran {
 		e.s.deliver(b, 1, false)
 		return
 	}
 	elems, ok := elements(nil, b)
+	for _, at := range e.selects {
+		e.selected = append(e.selected, at < len(elems) && elems[at][0] == '+')
+	}
 	theirs := len(elems) - e.extra
 	if !ok || theirs < 0 {
 		e.lost(upstreamError("redis answered EXEC with a reply that is not understood, so it is unknown whether it was applied"))

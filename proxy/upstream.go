@@ -137,6 +137,22 @@ func (u *upstream) welcome() {
 	}
 }
 
+// dismiss takes a lane set out of use for sessions to come if err is Redis's refusal of its user, and reports whether it
+// is: who logs in after that gets new lanes, which have not been refused.
+func (u *upstream) dismiss(set *laneSet, err error) bool {
+	var refused redisError
+	if !set.key.authed || !errors.As(err, &refused) || !strings.HasPrefix(string(refused), "WRONGPASS") {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.sets[set.key] == set {
+		delete(u.sets, set.key)
+		u.retired = append(u.retired, set)
+	}
+	return true
+}
+
 // stands reports whether Redis lets key in: one of its lanes is connected.
 func (u *upstream) stands(key laneKey) bool {
 	u.mu.Lock()
