@@ -40,7 +40,7 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"monitor":      {(*session).hijack, nil},
 	"sync":         {(*session).hijack, nil},
 	"psync":        {(*session).hijack, nil},
-	"replconf":     {(*session).stick, (*session).queueStick},
+	"replconf":     {(*session).replconf, (*session).queueStick},
 	"script|debug": {(*session).hijack, nil},
 
 	"wait":       {(*session).wait, nil},
@@ -165,11 +165,13 @@ var unknown = command{name: "a command that redis did not list when keyrow start
 
 // pass forwards a command unless it would write a mapped key, or touch a key of keyrow's own, behind keyrow's back.
 func (s *session) pass(c *command, req request) {
-	if err := s.objection(c, req.args); err != nil {
+	err := s.objection(c, req.args)
+	switch {
+	case err == nil, c == &unknown && s.outside():
+		s.forward(req)
+	default:
 		s.refuseKnown(err)
-		return
 	}
-	s.forward(req)
 }
 
 func (s *session) objection(c *command, args [][]byte) (err error) {
@@ -202,8 +204,8 @@ func (s *session) refuseKnown(err error) {
 	}
 }
 
-// permitted asks Redis whether the client may run the command at hand: Redis checks rights when a command is queued,
-// and the transaction is discarded. A client who may not gets Redis's own answer, and permitted is false.
+// permitted asks Redis whether it would run the command at hand: it checks commands and rights when a command is queued,
+// and the transaction is discarded. If not, the client gets Redis's own answer, and permitted is false.
 func (s *session) permitted() bool {
 	if s.pinned() {
 		return true
@@ -227,7 +229,7 @@ func (s *session) permitted() bool {
 	switch err := errors.Join(err1, err2, err3); {
 	case err != nil:
 		s.refuse(err)
-	case bytes.HasPrefix(reply, []byte("-NOPERM")) || bytes.HasPrefix(reply, []byte("-NOAUTH")):
+	case reply[0] == '-':
 		s.answer(reply)
 	default:
 		return true
@@ -254,6 +256,16 @@ func (s *session) admitted() bool {
 	return false
 }
 
+// outside reports whether the client has not authenticated although Redis wants it, so that Redis runs nothing of what
+// it is sent.
+func (s *session) outside() bool {
+	if s.key.authed || !s.srv.upstream.noAuth.Load() {
+		return false
+	}
+	reply, err := s.call([]byte("PING"))
+	return err == nil && bytes.HasPrefix(reply, []byte("-NOAUTH"))
+}
+
 // call runs a command on the session's lane and waits for its reply.
 func (s *session) call(args ...[]byte) ([]byte, error) { return s.callRaw(appendCommand(nil, args...)) }
 
@@ -275,7 +287,7 @@ type tapped struct {
 
 func (o *tapped) reply(_ *lane, b []byte) {
 	o.tap(b)
-	o.s.deliver(b, 1, false)
+	o.s.deliver(b, 1)
 }
 
 func (o *tapped) lost(err error) { o.s.deliverErrors(err, 1) }

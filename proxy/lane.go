@@ -338,17 +338,28 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			return 0, fmt.Errorf("redis sent %.64q on a connection that nobody uses", b)
 		}
 	}
+	pushed := l.oob // what b[from:pos] is
 	handOver := func() {
-		if from < pos {
-			to.deliver(b[from:pos], ended, l.oob)
-			from, ended = pos, 0
+		switch {
+		case from == pos:
+		case pushed:
+			to.push(b[from:pos], l.oob)
+		default:
+			to.deliver(b[from:pos], ended)
 		}
+		from, ended = pos, 0
 	}
 	for pos < len(b) {
 		fresh := l.framer.idle()
 		if l.private != nil && fresh && !l.oob {
+			if l.private.sync.Load() && b[pos] != '-' {
+				if next, ok := l.pop(); ok {
+					next.op.reply(l, nil)
+				}
+			}
 			if l.private.endless.Load() {
-				pos = len(b)
+				handOver()
+				pos, pushed = len(b), true
 				break
 			}
 			var whole bool
@@ -356,6 +367,8 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 				break
 			}
 		}
+		// A module may push to whoever it serves; on a shared lane that is the session at the head.
+		push := l.private == nil && fresh && b[pos] == '>'
 		if !l.oob && l.head.n == 0 {
 			next, ok := l.pop()
 			switch {
@@ -372,6 +385,11 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			if err != nil {
 				break
 			}
+		}
+		l.oob = l.oob || push
+		if l.oob != pushed {
+			handOver()
+			pushed = l.oob
 		}
 		var n int
 		var done bool

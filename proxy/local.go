@@ -280,7 +280,7 @@ type clientLine struct {
 func (o *clientLine) reply(_ *lane, b []byte) {
 	end := bytes.IndexByte(b, '\n')
 	if b[0] != '$' && b[0] != '=' || end < 0 {
-		o.s.deliver(b, 1, false)
+		o.s.deliver(b, 1)
 		return
 	}
 	own := map[string]string{
@@ -300,7 +300,7 @@ func (o *clientLine) reply(_ *lane, b []byte) {
 	if b[0] == '=' {
 		text = "txt:" + text
 	}
-	o.s.deliver(append(append(append([]byte{b[0]}, strconv.Itoa(len(text))...), "\r\n"+text...), "\r\n"...), 1, false)
+	o.s.deliver(append(append(append([]byte{b[0]}, strconv.Itoa(len(text))...), "\r\n"+text...), "\r\n"...), 1)
 }
 
 func (o *clientLine) lost(err error) { o.s.deliverErrors(err, 1) }

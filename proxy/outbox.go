@@ -65,26 +65,42 @@ func newOutbox(conn net.Conn, limit int) *outbox {
 	return o
 }
 
-// deliver takes b, in which replies replies end. open says that b ends within something that answers no command, a
-// message for one: until the rest of it is delivered nothing else may be.
-func (o *outbox) deliver(b []byte, replies int, open bool) {
+// deliver takes b, in which replies replies end.
+func (o *outbox) deliver(b []byte, replies int) {
 	o.mu.Lock()
-	o.open = open
-	if o.muted {
-		b = nil
-	}
-	if n := len(o.held); n == 0 {
-		o.write(b)
-	} else if o.room(len(b)) {
-		if last := o.held[n-1]; last.filled {
-			last.b = append(last.b, b...)
-		} else {
-			o.held = append(o.held, &hole{b: append([]byte(nil), b...), filled: true})
-		}
-		o.pending.Add(int64(len(b)))
+	if !o.muted {
+		o.place(b)
 	}
 	o.account(replies)
 	o.mu.Unlock()
+}
+
+// push takes what answers no command, a message for one. open says that b ends within it: until the rest of it is
+// there nothing else may be delivered.
+func (o *outbox) push(b []byte, open bool) {
+	o.mu.Lock()
+	o.open = open
+	o.place(b)
+	o.account(0)
+	o.mu.Unlock()
+}
+
+// place puts b behind what was delivered before; mu is held.
+func (o *outbox) place(b []byte) {
+	n := len(o.held)
+	if n == 0 {
+		o.write(b)
+		return
+	}
+	if !o.room(len(b)) {
+		return
+	}
+	if last := o.held[n-1]; last.filled {
+		last.b = append(last.b, b...)
+	} else {
+		o.held = append(o.held, &hole{b: append([]byte(nil), b...), filled: true})
+	}
+	o.pending.Add(int64(len(b)))
 }
 
 // hold leaves a hole for a reply that fill will bring.

@@ -171,13 +171,14 @@ func (s *session) hijack(c *command, req request) {
 	p := s.lane.private
 	p.patient.Store(true)
 	if c.name == "SYNC" {
-		// Answered by no RESP reply but by the data themselves.
+		// Answered by an error, or by no RESP reply but the data themselves.
 		s.settle()
-		p.endless.Store(true)
-		s.relay(req)
-		return
+		p.sync.Store(true)
 	}
-	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { p.endless.Store(b[0] == '+') }}, false)
+	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) {
+		p.sync.Store(false)
+		p.endless.Store(len(b) == 0 || b[0] == '+')
+	}}, false)
 	s.settle()
 }
 
@@ -196,7 +197,7 @@ func (s *session) relayed(c *command, req request) {
 		}
 	}
 	if err != nil {
-		s.deliver(appendError(nil, err), 0, false)
+		s.deliver(appendError(nil, err), 0)
 		s.quit = true
 		return
 	}
@@ -208,6 +209,19 @@ func (s *session) relay(req request) {
 	if err := s.lane.submit(req.raw, nil); err != nil {
 		s.kill(err)
 	}
+}
+
+// replconf forwards what a replica says of itself. It does not get an answer to each.
+func (s *session) replconf(c *command, req request) {
+	if len(req.args) > 1 && bytes.EqualFold(req.args[1], []byte("ACK")) {
+		if s.pinTo() {
+			s.pin.stuck = true
+			s.settle()
+			s.relay(req)
+		}
+		return
+	}
+	s.stick(c, req)
 }
 
 // watch forwards WATCH. Rows that it names are loaded before: a later fill of keyrow's would look like somebody
@@ -276,11 +290,11 @@ type subscribing struct {
 func (o *subscribing) reply(l *lane, b []byte) {
 	if p := l.private; p.confirmed || o.refused {
 		p.confirmed = false
-		o.s.deliver(nil, 1, false)
+		o.s.deliver(nil, 1)
 		return
 	}
 	o.refused = true
-	o.s.deliver(b, 0, false)
+	o.s.deliver(b, 0)
 	l.head.n++
 }
 
@@ -295,5 +309,5 @@ func (s *session) swallow(args ...[]byte) {
 
 type swallowed struct{ s *session }
 
-func (o swallowed) reply(*lane, []byte) { o.s.deliver(nil, 1, false) }
-func (o swallowed) lost(error)          { o.s.deliver(nil, 1, false) }
+func (o swallowed) reply(*lane, []byte) { o.s.deliver(nil, 1) }
+func (o swallowed) lost(error)          { o.s.deliver(nil, 1) }

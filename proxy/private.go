@@ -15,6 +15,8 @@ type private struct {
 
 	// What arrives is the client's as it is, and answers no command: MONITOR, replication, the Lua debugger.
 	endless atomic.Bool
+	// SYNC was sent: unless an error comes, endless begins with the next byte.
+	sync atomic.Bool
 	// A reply may take for ever, so the lane's timeout does not apply: blocking commands, subscriptions.
 	patient atomic.Bool
 	// RESP2 only: subscriptions are there or were asked for, so arrays that look like messages are messages.

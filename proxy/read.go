@@ -144,7 +144,7 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 	}
 	if len(missing) == 0 {
 		r.s.reads.Add(-1)
-		r.s.deliver(b, 1, false)
+		r.s.deliver(b, 1)
 		return
 	}
 	b = append([]byte(nil), b...) // the lane's buffer is used again before the rows are there

@@ -17,8 +17,6 @@ import (
 const (
 	// maxOwed is how many replies may be owed to one client before its next commands are left unread.
 	maxOwed = 4096
-	// maxUnread is how many bytes of replies may wait for one client before its next commands are left unread.
-	maxUnread = 1 << 20
 	// farewell is how long a client gets to take its last replies.
 	farewell = 5 * time.Second
 )
@@ -127,7 +125,7 @@ func (s *session) serve() {
 	s.settle()
 	var bad protocolError
 	if errors.As(err, &bad) {
-		s.deliver(redcon.AppendError(nil, "ERR "+bad.Error()), 0, false)
+		s.deliver(redcon.AppendError(nil, "ERR "+bad.Error()), 0)
 	}
 	s.flush(farewell)
 	if s.pinned() {
@@ -164,10 +162,13 @@ func (s *session) commands() error {
 
 // pause leaves the client unread while it is owed too much.
 func (s *session) pause() error {
-	if s.owed-s.answered.Load() <= maxOwed && s.pending.Load() <= maxUnread {
+	// Half of the limit at which the client is closed: one that reads, if slowly, stays, and one that writes all its
+	// commands before it reads the first reply is not left waiting for ever, as long as the replies are fewer than that.
+	unread := int64(s.srv.cfg.OutputLimit / 2)
+	if s.owed-s.answered.Load() <= maxOwed && s.pending.Load() <= unread {
 		return nil
 	}
-	if !s.await(func() bool { return s.owed-s.answered.Load() <= maxOwed/2 && s.pending.Load() <= maxUnread/2 }) {
+	if !s.await(func() bool { return s.owed-s.answered.Load() <= maxOwed/2 && s.pending.Load() <= unread/2 }) {
 		return net.ErrClosed
 	}
 	return nil
@@ -279,7 +280,7 @@ func (s *session) settle() {
 // answer gives a reply of keyrow's own its place behind everything that was asked before.
 func (s *session) answer(b []byte) {
 	s.settle()
-	s.deliver(b, 0, false)
+	s.deliver(b, 0)
 }
 
 // refuse answers with an error.
@@ -292,7 +293,7 @@ func (s *session) refuse(err error) {
 func (s *session) deliverErrors(err error, n int) {
 	one := appendError(nil, err)
 	for range n {
-		s.deliver(one, 1, false)
+		s.deliver(one, 1)
 	}
 }
 

@@ -361,7 +361,7 @@ func (e *executed) reply(_ *lane, b []byte) {
 	}
 	e.ran = len(b) > 1 && b[0] == '*' && b[1] != '-'
 	if e.extra == 0 && len(e.selects) == 0 || !e.ran {
-		e.s.deliver(b, 1, false)
+		e.s.deliver(b, 1)
 		return
 	}
 	elems, ok := elements(nil, b)
@@ -390,7 +390,7 @@ func (e *executed) reply(_ *lane, b []byte) {
 	for _, elem := range elems[:theirs] {
 		out = append(out, elem...)
 	}
-	e.s.deliver(out, 1, false)
+	e.s.deliver(out, 1)
 }
 
 func (e *executed) lost(err error) { e.s.deliverErrors(err, 1) }

@@ -528,5 +528,5 @@ func (r *run) done(b []byte, replies int) {
 	if r.each && len(r.sets) > 1 {
 		r.s.mixed.Store(false)
 	}
-	r.s.deliver(b, replies, false)
+	r.s.deliver(b, replies)
 }
