@@ -149,7 +149,7 @@ func (s *session) dispatch(req request) {
 	switch {
 	case s.pinned() && s.lane.private.endless.Load():
 		s.relayed(c, req)
-	case !c.fits(req.args):
+	case !c.fits(req.args), s.listening(c):
 		s.forward(req) // for Redis to refuse
 	case s.pinned() && s.pin.tx != nil:
 		s.queue(c, req)

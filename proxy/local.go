@@ -226,20 +226,31 @@ func (s *session) clientSetName(c *command, req request) {
 	}
 }
 
-func (s *session) clientGetName(c *command, req request) {
-	if len(req.args) != 2 {
-		s.forward(req)
-		return
-	}
-	if !s.admitted() {
-		return
-	}
+// clientGetName serves CLIENT GETNAME.
+func (s *session) clientGetName(_ *command, req request) {
 	if s.name == "" {
-		s.answer(s.appendNull(nil))
-		return
+		s.instead(req, s.appendNull(nil))
+	} else {
+		s.instead(req, redcon.AppendBulkString(nil, s.name))
 	}
-	s.answer(redcon.AppendBulkString(nil, s.name))
 }
+
+// instead answers with reply what Redis answers without an error.
+func (s *session) instead(req request, reply []byte) { s.forwardFor(req, &replaced{s, reply}, false) }
+
+type replaced struct {
+	s  *session
+	by []byte
+}
+
+func (o *replaced) reply(_ *lane, b []byte) {
+	if b[0] != '-' {
+		b = o.by
+	}
+	o.s.deliver(b, 1)
+}
+
+func (o *replaced) lost(err error) { o.s.deliverErrors(err, 1) }
 
 // clientSetInfo serves CLIENT SETINFO. The lanes are keyrow's, so what a client's library is called is of no use there.
 func (s *session) clientSetInfo(c *command, req request) {
@@ -253,15 +264,7 @@ func (s *session) clientSetInfo(c *command, req request) {
 }
 
 // clientID serves CLIENT ID with an id of keyrow's own: no connection of Redis is this client's.
-func (s *session) clientID(c *command, req request) {
-	if len(req.args) != 2 {
-		s.forward(req)
-		return
-	}
-	if s.admitted() {
-		s.answer(redcon.AppendInt(nil, s.id))
-	}
-}
+func (s *session) clientID(_ *command, req request) { s.instead(req, redcon.AppendInt(nil, s.id)) }
 
 // clientInfo serves CLIENT INFO: the line of the connection that is used, with what is the client's own put in.
 func (s *session) clientInfo(_ *command, req request) {

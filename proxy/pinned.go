@@ -300,6 +300,20 @@ func (o *subscribing) reply(l *lane, b []byte) {
 
 func (o *subscribing) lost(err error) { o.s.deliverErrors(err, 1) }
 
+// listening reports whether the session is a subscriber of RESP2, to whom Redis refuses everything but what is about
+// subscriptions.
+func (s *session) listening(c *command) bool {
+	if !s.pinned() || !s.lane.private.pubsub.Load() {
+		return false
+	}
+	switch c.name {
+	case "PING", "QUIT", "RESET", "SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE":
+		return false
+	}
+	s.settle() // an UNSUBSCRIBE may be under way
+	return s.lane.private.subscribed.Load() > 0
+}
+
 // swallow sends a command whose reply the client does not see.
 func (s *session) swallow(args ...[]byte) {
 	s.endRun()

@@ -94,6 +94,7 @@ func New(o Options) *Server {
 		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		done: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
+	s.upstream.dismissed = s.dismissed
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
@@ -195,6 +196,17 @@ func (s *Server) accept(conn net.Conn) {
 		s.mu.Unlock()
 		s.clients.Add(-1)
 	}()
+}
+
+// dismissed closes the clients that use a lane set.
+func (s *Server) dismissed(set *laneSet) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for client := range s.sessions {
+		if client.home.Load() == set {
+			client.kill(errDismissed)
+		}
+	}
 }
 
 // client finds a client of keyrow's.

@@ -37,8 +37,9 @@ type session struct {
 	lane  *lane
 	name  string // CLIENT SETNAME
 
-	pin    pin  // what goes with a lane of the session's own
-	parked bool // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
+	home   atomic.Pointer[laneSet] // lanes, for others to look at
+	pin    pin                     // what goes with a lane of the session's own
+	parked bool                    // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
 
 	batch batch
 	run   *run         // blind writes that are still to be encoded into the batch
@@ -202,6 +203,7 @@ func (s *session) enter(key laneKey) {
 	old := s.lanes
 	s.lanes = s.srv.upstream.acquire(key)
 	s.key, s.lane = key, s.lanes.pick()
+	s.home.Store(s.lanes)
 	if old != nil {
 		s.srv.upstream.release(old)
 	}

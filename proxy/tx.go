@@ -293,7 +293,7 @@ func (s *session) queueName(c *command, req request) {
 	if !s.confirmed(c, req) {
 		return
 	}
-	if len(req.args) == 3 {
+	if len(req.args) == 3 && validName(req.args[2]) {
 		name := string(req.args[2])
 		s.pin.tx.name = &name
 	}

@@ -70,6 +70,8 @@ type upstream struct {
 	cfg Upstream
 	log zerolog.Logger
 	wg  sync.WaitGroup
+	// dismissed closes the sessions of a lane set.
+	dismissed func(*laneSet)
 	// probe lets one session at a time find out whether Redis wants authentication of new clients.
 	probe  sync.Mutex
 	probed time.Time // guarded by probe
@@ -138,18 +140,20 @@ func (u *upstream) welcome() {
 }
 
 // dismiss takes a lane set out of use for sessions to come if err is Redis's refusal of its user, and reports whether it
-// is: who logs in after that gets new lanes, which have not been refused.
+// is: who logs in after that gets new lanes, which have not been refused. Those who use the set are closed, as Redis
+// closes the connections of a user that is deleted.
 func (u *upstream) dismiss(set *laneSet, err error) bool {
 	var refused redisError
 	if !set.key.authed || !errors.As(err, &refused) || !strings.HasPrefix(string(refused), "WRONGPASS") {
 		return false
 	}
 	u.mu.Lock()
-	defer u.mu.Unlock()
 	if u.sets[set.key] == set {
 		delete(u.sets, set.key)
 		u.retired = append(u.retired, set)
 	}
+	u.mu.Unlock()
+	u.dismissed(set)
 	return true
 }
 
