@@ -107,7 +107,7 @@ It changes nothing. The exit status is 1 if keyrow would not start.`,
 	return root.ExecuteContext(ctx)
 }
 
-func noArgs(cmd *cobra.Command, args []string) error {
+func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usageError{fmt.Errorf("unknown command %q; keyrow --help lists the commands", args[0])}
 	}
