@@ -223,9 +223,9 @@ func (s *session) permitted() bool {
 	if err1 == nil && multi[0] == '+' {
 		reply, err2 = s.callRaw(raw)
 	}
-	_, err3 := s.call([]byte("DISCARD"))
+	discard, err3 := s.call([]byte("DISCARD"))
 	s.lane = shared
-	s.srv.upstream.disown(l, err3 == nil)
+	s.srv.upstream.disown(l, err3 == nil && discard[0] == '+')
 	switch err := errors.Join(err1, err2, err3); {
 	case err != nil:
 		s.refuse(err)

@@ -181,12 +181,13 @@ func (k *Keyrow) disconnect() {
 	}
 }
 
-// Client returns a client of the process, one for each start. It speaks RESP2 and repeats nothing.
+// Client returns a client of the process, one for each start, in the database of the mappings. It speaks RESP2 and
+// repeats nothing.
 func (k *Keyrow) Client() *redis.Client {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.client == nil {
-		k.client = newClient(k.Addr)
+		k.client = newClient(k.Addr, k.database())
 	}
 	return k.client
 }
@@ -269,14 +270,16 @@ func (k *Keyrow) Equal(rows ...Rows) {
 	Equal(k.t, k.cache(), k.MySQL.DB(k.DB), rows...)
 }
 
+// database is the one of Redis in which keys are mapped.
+func (k *Keyrow) database() int { return int(setting(k.conf, "redis.db", int64(0))) }
+
 // cache returns a client of the database in Redis that the process works on, past the process.
 func (k *Keyrow) cache() *redis.Client {
-	db := int(setting(k.conf, "redis.db", int64(0)))
-	if db == 0 {
+	if k.database() == 0 {
 		return k.Redis.Client()
 	}
 	o := *k.Redis.Client().Options()
-	o.DB = db
+	o.DB = k.database()
 	c := redis.NewClient(&o)
 	k.t.Cleanup(func() { c.Close() })
 	return c

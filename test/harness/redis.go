@@ -129,7 +129,7 @@ func (r *Redis) Client() *redis.Client {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.client == nil {
-		r.client = newClient(r.Addr)
+		r.client = newClient(r.Addr, 0)
 	}
 	return r.client
 }
@@ -144,9 +144,10 @@ func (r *Redis) Do(args ...any) any {
 	return v
 }
 
-func newClient(addr string) *redis.Client {
+func newClient(addr string, db int) *redis.Client {
 	return redis.NewClient(&redis.Options{
 		Addr:            addr,
+		DB:              db,
 		Protocol:        2,
 		MaxRetries:      -1,
 		DisableIdentity: true,
