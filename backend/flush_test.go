@@ -613,7 +613,7 @@ func TestFlushAtMaxMemory(t *testing.T) {
 	fl := newAccounts(t, flushSetup{})
 	fl.account(1, 1)
 	fl.account(2, -1) // to be parked
-	p := fl.start(func(f *Flusher) {
+	p := fl.start(func(*Flusher) {
 		if err := fl.rdb.ConfigSet(context.Background(), "maxmemory", "1").Err(); err != nil {
 			t.Error(err)
 		}

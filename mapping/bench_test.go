@@ -85,7 +85,7 @@ func TestAllocations(t *testing.T) {
 			set.Match(key)
 		}
 		m.Names(key)
-		m.Refusal(key)
+		_ = m.Refusal(key)
 		byTime.Names(timeKey)
 	})
 	if n != 0 {

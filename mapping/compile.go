@@ -149,25 +149,25 @@ func (c *compiler) imageColumns(m *Mapping) {
 }
 
 // absence finds out what it means that a value leaves the column out.
-func (col *column) absence(k *Column) {
+func (c *column) absence(k *Column) {
 	switch {
 	case k.AutoIncrement:
-		col.missing = refused // DEFAULT is the next number in an INSERT, but 0 in an UPDATE
+		c.missing = refused // DEFAULT is the next number in an INSERT, but 0 in an UPDATE
 	case k.DefaultExpr:
-		col.missing = computed
+		c.missing = computed
 	case k.Default != nil:
-		col.missing = computed // unless its text is understood
-		if initial, err := col.constant(k); err == nil {
-			col.missing, col.initial = defaulted, initial
+		c.missing = computed // unless its text is understood
+		if initial, err := c.constant(k); err == nil {
+			c.missing, c.initial = defaulted, initial
 		}
 	case k.Nullable:
-		col.missing = null
+		c.missing = null
 	}
 }
 
 // constant returns a default as the image has it.
-func (col *column) constant(k *Column) ([]byte, error) {
-	held, err := col.text(nil, []byte(*k.Default))
+func (c *column) constant(k *Column) ([]byte, error) {
+	held, err := c.text(nil, []byte(*k.Default))
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (col *column) constant(k *Column) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return col.append(nil, v) // gives it the length, the scale or the order that the column's type has
+	return c.append(nil, v) // gives it the length, the scale or the order that the column's type has
 }
 
 // keyColumns finds the columns of the pattern's variables.

@@ -5,6 +5,7 @@ import "fmt"
 // A Severity tells whether keyrow can serve a mapping in spite of a [Finding].
 type Severity int
 
+// What a finding may be.
 const (
 	Error   Severity = iota // it cannot
 	Warning                 // it can, with what the finding says

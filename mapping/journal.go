@@ -54,15 +54,19 @@ func (j Journal) AppendAux(b, key []byte) []byte {
 	return append(b, '}')
 }
 
-// AppendDirty appends the name of the dirty set of partition p; so do the others for theirs.
+// AppendDirty appends the name of the dirty set of partition p.
 func (j Journal) AppendDirty(b []byte, p int) []byte { return j.appendPart(b, p, "dirty") }
 
+// AppendFlushing appends the name of the set of the sweep under way.
 func (j Journal) AppendFlushing(b []byte, p int) []byte { return j.appendPart(b, p, "flushing") }
 
+// AppendParked appends the name of the hash of parked keys.
 func (j Journal) AppendParked(b []byte, p int) []byte { return j.appendPart(b, p, "parked") }
 
+// AppendExpire appends the name of the hash of deadlines.
 func (j Journal) AppendExpire(b []byte, p int) []byte { return j.appendPart(b, p, "expire") }
 
+// AppendFence appends the name of the fence.
 func (j Journal) AppendFence(b []byte, p int) []byte { return j.appendPart(b, p, "fence") }
 
 // Meta is the name of the meta hash.

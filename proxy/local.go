@@ -213,7 +213,7 @@ func validName(name []byte) bool {
 	return true
 }
 
-func (s *session) clientSetName(c *command, req request) {
+func (s *session) clientSetName(_ *command, req request) {
 	switch {
 	case len(req.args) != 3:
 		s.forward(req)
@@ -253,7 +253,7 @@ func (o *replaced) reply(_ *lane, b []byte) {
 func (o *replaced) lost(err error) { o.s.deliverErrors(err, 1) }
 
 // clientSetInfo serves CLIENT SETINFO. The lanes are keyrow's, so what a client's library is called is of no use there.
-func (s *session) clientSetInfo(c *command, req request) {
+func (s *session) clientSetInfo(_ *command, req request) {
 	if len(req.args) != 4 {
 		s.forward(req)
 		return
@@ -310,7 +310,7 @@ func (o *clientLine) lost(err error) { o.s.deliverErrors(err, 1) }
 
 // clientUnblock serves CLIENT UNBLOCK: the id is one that CLIENT ID gave, so it is translated to the one that Redis
 // knows the blocked session's own connection by.
-func (s *session) clientUnblock(c *command, req request) {
+func (s *session) clientUnblock(_ *command, req request) {
 	if len(req.args) > 2 {
 		if id, ok := parseInt(req.args[2]); ok {
 			args := append([][]byte(nil), req.args...)

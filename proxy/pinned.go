@@ -153,7 +153,7 @@ func (s *session) wait(c *command, req request) {
 }
 
 // stick forwards a command that sets something on the connection.
-func (s *session) stick(c *command, req request) {
+func (s *session) stick(_ *command, req request) {
 	if !s.pinTo() {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -509,18 +510,12 @@ func TestBackpressure(t *testing.T) {
 	}
 	// At most one more read's worth of commands may follow while nothing is answered.
 	most := maxOwed + 2*readChunk/len(appendCommand(nil, []byte("PING")))
-	r.srv.mu.Lock()
-	var s *session
-	for s = range r.srv.sessions {
-	}
-	r.srv.mu.Unlock()
-	s.mu.Lock()
-	for !s.waiting {
-		s.mu.Unlock()
-		time.Sleep(time.Millisecond)
+	s := r.srv.client(func(*session) bool { return true })
+	for waiting := false; !waiting; runtime.Gosched() {
 		s.mu.Lock()
+		waiting = s.waiting
+		s.mu.Unlock()
 	}
-	s.mu.Unlock()
 	if owed := s.owed; owed > int64(most) {
 		t.Errorf("%d commands were taken in, want at most %d", owed, most)
 	}

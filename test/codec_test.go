@@ -115,7 +115,7 @@ func (tb *table) trip(value string) (string, error) {
 	}
 	again, err := tb.m.Canonical(nil, []byte("k:1"), image)
 	if err != nil || !bytes.Equal(again, image) {
-		return "", fmt.Errorf("image %s is no image: %s, %v", image, again, err)
+		return "", fmt.Errorf("image %s is no image: %s, %w", image, again, err)
 	}
 	return string(image), nil
 }
