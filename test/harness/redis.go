@@ -17,8 +17,9 @@ import (
 
 // Redis is a redis-server of a test's own.
 type Redis struct {
-	Addr string // host:port, the same over restarts
-	Dir  string // its folder, removed at the end of the test
+	Addr    string // host:port, the same over restarts
+	TLSAddr string // the same with TLS, see [StartSecureRedis]
+	Dir     string // its folder, removed at the end of the test
 
 	t    testing.TB
 	args []string
@@ -33,6 +34,11 @@ type Redis struct {
 // "--appendonly", "yes".
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
+	return startRedis(t, false, args)
+}
+
+func startRedis(t testing.TB, secure bool, args []string) *Redis {
+	t.Helper()
 	dir, err := newDir("r")
 	if err != nil {
 		t.Fatal(err)
@@ -45,6 +51,12 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 			t.Fatal(err)
 		}
 		r.Addr = "127.0.0.1:" + strconv.Itoa(port)
+		if secure {
+			if port, err = freePort(); err != nil {
+				t.Fatal(err)
+			}
+			r.TLSAddr = "127.0.0.1:" + strconv.Itoa(port)
+		}
 		err = r.start()
 		if err == nil {
 			return r
@@ -61,6 +73,10 @@ func (r *Redis) start() error {
 	_, port, _ := net.SplitHostPort(r.Addr)
 	argv := append([]string{"redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", r.Dir, "--save", "",
 		"--daemonize", "no", "--tcp-backlog", "128"}, r.args...)
+	if r.TLSAddr != "" {
+		_, port, _ := net.SplitHostPort(r.TLSAddr)
+		argv = append(argv, "--tls-port", port)
+	}
 	from := r.log.len()
 	proc, err := startProcess(r.log, r.Dir, nil, argv...)
 	if err != nil {
