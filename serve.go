@@ -54,7 +54,7 @@ func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err e
 		}
 	}()
 	if p.rdb, err = backend.OpenRedis(c.Redis); err != nil {
-		return nil, err
+		return nil, &configError{"certificates", err}
 	}
 	if err := backend.CheckRedis(ctx, p.rdb, log); err != nil {
 		return nil, err
@@ -124,6 +124,9 @@ func check(ctx context.Context, c config, out io.Writer) error {
 // for as long as journal.drain.
 func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	backend.LogDrivers(log)
+	if c.Redis.TLS.InsecureSkipVerify {
+		log.Warn().Msg("redis.tls.insecure_skip_verify: redis's certificate is not checked; set redis.tls.ca instead")
+	}
 	p, err := connect(ctx, c, log)
 	if err != nil {
 		return err
@@ -166,7 +169,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	server := proxy.New(proxy.Options{
 		Config: c.Proxy,
 		Upstream: proxy.Upstream{
-			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout,
+			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Gate: journal,
 		Log: log, Report: report(loader, flusher), Hook: hook,

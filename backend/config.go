@@ -17,6 +17,8 @@ const (
 	DefaultRedisAddr    = "127.0.0.1:6379"
 	DefaultRedisLanes   = 2
 	DefaultRedisTimeout = 30 * time.Second
+	// DefaultTCPKeepAlive is Redis's own.
+	DefaultTCPKeepAlive = 300 * time.Second
 
 	DefaultMySQLMaxOpen = 32
 	DefaultMySQLTimeout = 5 * time.Second
@@ -40,9 +42,11 @@ const (
 	// maxPrefix keeps "<prefix>:<partition>" within the 64 characters MySQL allows a GET_LOCK name.
 	maxPrefix = 40
 
-	minTimeout  = 10 * time.Millisecond
-	maxTimeout  = time.Hour
-	minInterval = time.Millisecond
+	minTimeout = 10 * time.Millisecond
+	maxTimeout = time.Hour
+	// maxKeepAlive is Linux's own, 32767 seconds.
+	maxKeepAlive = 32767 * time.Second
+	minInterval  = time.Millisecond
 	// A session_timeout below 1s cannot be told to MySQL, whose wait_timeout counts whole seconds.
 	minSessionTimeout = time.Second
 )
@@ -60,6 +64,9 @@ type RedisConfig struct {
 	Lanes int `toml:"lanes"`
 	// Timeout of one command, from its write to its reply.
 	Timeout time.Duration `toml:"timeout"`
+	// TCPKeepAlive is after how long a silent connection is probed; it is given up after twice that. 0: never.
+	TCPKeepAlive time.Duration  `toml:"tcp_keepalive"`
+	TLS          RedisTLSConfig `toml:"tls"`
 }
 
 // MySQLConfig is the section [mysql].
@@ -92,7 +99,8 @@ type JournalConfig struct {
 
 // DefaultRedis is [redis] with nothing set.
 func DefaultRedis() RedisConfig {
-	return RedisConfig{Addr: DefaultRedisAddr, Lanes: DefaultRedisLanes, Timeout: DefaultRedisTimeout}
+	return RedisConfig{Addr: DefaultRedisAddr, Lanes: DefaultRedisLanes, Timeout: DefaultRedisTimeout,
+		TCPKeepAlive: DefaultTCPKeepAlive}
 }
 
 // DefaultMySQL is [mysql] with nothing set. It is not valid: the dsn has no default.
@@ -127,6 +135,10 @@ func (c RedisConfig) Validate() error {
 	}
 	ps.between("redis.lanes", c.Lanes, 1, maxLanes)
 	ps.within("redis.timeout", c.Timeout, minTimeout, maxTimeout)
+	if c.TCPKeepAlive != 0 {
+		ps.within("redis.tcp_keepalive", c.TCPKeepAlive, time.Second, maxKeepAlive)
+	}
+	c.TLS.validate(&ps, c.Addr)
 	return ps.err()
 }
 

@@ -30,10 +30,19 @@ func OpenRedis(cfg RedisConfig) (*redis.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis.addr: %w", err)
 	}
+	log := zerolog.Nop()
+	if l := drivers.Load(); l != nil {
+		log = *l
+	}
+	dial, err := dialer(cfg, log)
+	if err != nil {
+		return nil, err
+	}
 	redis.SetLogger(redisLog{})
 	return redis.NewClient(&redis.Options{
 		Network:  network,
 		Addr:     addr,
+		Dialer:   dial,
 		Username: cfg.Username,
 		Password: cfg.Password,
 		DB:       cfg.DB,

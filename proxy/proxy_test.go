@@ -144,8 +144,13 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 	}
 	r := &rig{t: t, listener: l, gate: &testGate{}, loader: &testLoader{loads: make(chan load, 1000)}}
 	o := Options{
-		Config:   DefaultConfig(),
-		Upstream: Upstream{Addr: l.Addr().String(), Lanes: 1, Timeout: 10 * time.Second},
+		Config: DefaultConfig(),
+		Upstream: Upstream{
+			Addr: l.Addr().String(), Lanes: 1, Timeout: 10 * time.Second,
+			Dial: func(ctx context.Context) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+			},
+		},
 		Commands: testCommands, Mappings: testMappings(t), Journal: mapping.Journal{Prefix: "kr", Partitions: 1},
 		Loader: r.loader, Gate: r.gate, Log: zerolog.Nop(),
 	}
@@ -390,6 +395,7 @@ func TestLaneLost(t *testing.T) {
 	up.expect("INCR x")
 	up.expect("INCR x")
 	b.send("GET user:2")
+	up.expect("GET user:2")
 	up.send(":1\r\n")
 	a.expect(":1\r\n")
 	_ = up.Close()

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"slices"
@@ -16,10 +17,12 @@ import (
 
 // Upstream says where Redis is and how sessions share connections to it.
 type Upstream struct {
-	Addr    string        // host:port or unix:///path
+	Addr    string        // host:port or unix:///path, for errors and the log
 	DB      int           // the database in which keys are mapped
 	Lanes   int           // connections per identity and database, at least 1
-	Timeout time.Duration // for connecting, and for each reply
+	Timeout time.Duration // of each reply
+	// Dial opens a connection. It ends by itself if it takes long.
+	Dial func(context.Context) (net.Conn, error)
 }
 
 // identity is who a session is to Redis. The zero identity has not authenticated. keyrow's own credentials are
@@ -255,7 +258,7 @@ func (u *upstream) close() {
 
 // connect opens a connection with the identity and database of key. A refusal by Redis is a redisError.
 func (u *upstream) connect(key laneKey) (net.Conn, error) {
-	conn, err := u.dial()
+	conn, err := u.cfg.Dial(context.Background())
 	if err != nil {
 		return nil, err
 	}
@@ -264,14 +267,6 @@ func (u *upstream) connect(key laneKey) (net.Conn, error) {
 		return nil, err
 	}
 	return conn, nil
-}
-
-func (u *upstream) dial() (net.Conn, error) {
-	network, addr := "tcp", u.cfg.Addr
-	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
-		network, addr = "unix", path
-	}
-	return net.DialTimeout(network, addr, min(u.cfg.Timeout, 5*time.Second))
 }
 
 // greet makes a new connection what key says.
