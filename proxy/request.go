@@ -259,6 +259,7 @@ func (f *requestFramer) release() []byte {
 	if cap(f.args) > 1024 {
 		f.args, f.out = nil, nil
 	}
+	clear(f.out[:cap(f.out)]) // the arguments of the last command keep a buffer that has grown
 	return b
 }
 
