@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"keyrow/mapping"
+	"keyrow/proxy"
 )
 
 // decoder puts a TOML document into structs with toml tags. It goes on after a problem, so that one run shows all there
@@ -52,8 +53,22 @@ func (d *decoder) value(path string, v any, out any) {
 		} else {
 			d.report(path, "want a whole number, got %s", show(v))
 		}
+	case *bool:
+		if b, ok := v.(bool); ok {
+			*out = b
+		} else {
+			d.report(path, "want true or false, without quotes, got %s", show(v))
+		}
 	case *time.Duration:
 		d.duration(path, v, out)
+	case *proxy.Addrs:
+		if s, ok := v.(string); ok {
+			*out = proxy.Addrs{d.expand(path, s)}
+		} else if _, ok := v.([]any); ok {
+			d.value(path, v, (*[]string)(out))
+		} else {
+			d.report(path, "want an address in quotes, or a list of them, got %s", kind(v))
+		}
 	case *[]string:
 		list, ok := v.([]any)
 		if !ok {

@@ -53,8 +53,11 @@ func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err e
 			p.close()
 		}
 	}()
+	if err := c.Proxy.TLS.Check(); err != nil {
+		return nil, &configError{err: err}
+	}
 	if p.rdb, err = backend.OpenRedis(c.Redis); err != nil {
-		return nil, &configError{"certificates", err}
+		return nil, &configError{err: err}
 	}
 	if err := backend.CheckRedis(ctx, p.rdb, log); err != nil {
 		return nil, err
@@ -183,7 +186,11 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	ended := make(chan error, 2)
 	go func() { ended <- flusher.Run(flushing) }()
 	go func() { ended <- server.Serve() }()
-	log.Info().Stringer("addr", server.Addr()).Str("version", version).Int("mappings", len(c.Mappings)).Msg("listening")
+	listening := log.Info().Stringer("addr", server.Addr())
+	if addrs := server.Addrs(); len(addrs) > 1 {
+		listening.Strs("addrs", addrs[1:])
+	}
+	listening.Str("version", version).Int("mappings", len(c.Mappings)).Msg("listening")
 
 	var failure error
 	waiting := 2

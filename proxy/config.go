@@ -3,9 +3,9 @@ package proxy
 import (
 	"errors"
 	"fmt"
-	"net"
+	"io/fs"
 	"strconv"
-	"strings"
+	"time"
 )
 
 // Defaults of the [proxy] section.
@@ -14,19 +14,40 @@ const (
 	DefaultMaxClients = 10000
 	// DefaultOutputLimit leaves room for one reply of the largest value Redis has, 512 MiB, to a slow client.
 	DefaultOutputLimit = 640 << 20
+	// DefaultTCPKeepAlive is Redis's.
+	DefaultTCPKeepAlive     = 300 * time.Second
+	DefaultHandshakeTimeout = 10 * time.Second
 )
+
+// maxKeepAlive is Linux's own limit.
+const maxKeepAlive = 32767 * time.Second
 
 // Config is the [proxy] section.
 type Config struct {
-	Listen      string `toml:"listen"`       // host:port (port 0: any free one) or unix:///path
+	Listen      Addrs  `toml:"listen"`       // without TLS; may be empty if [proxy.tls] has addresses
+	UnixMode    string `toml:"unix_mode"`    // octal mode of unix sockets, "0770"; empty: as the umask has it
 	MaxClients  int    `toml:"max_clients"`  // connections at one time; more are told so and closed
 	MaxBulk     int    `toml:"max_bulk"`     // bytes of one argument of a command
 	OutputLimit int    `toml:"output_limit"` // bytes of replies that may wait for one client before it is closed
+	// IdleTimeout closes a client that was neither sent nor asked anything for so long, and up to a quarter longer.
+	// Clients that wait for something are let be: blocked ones, subscribers, monitors. 0: never.
+	IdleTimeout time.Duration `toml:"idle_timeout"`
+	// TCPKeepAlive is after how long a silent connection is probed; it is given up after twice that. 0: never.
+	TCPKeepAlive time.Duration `toml:"tcp_keepalive"`
+	// ProxyProtocol says that every connection, on each address, begins with a header of the PROXY protocol, version 1
+	// or 2. One that does not is closed.
+	ProxyProtocol bool `toml:"proxy_protocol"`
+	// HandshakeTimeout is how long a client may take for the PROXY header and the TLS handshake together.
+	HandshakeTimeout time.Duration `toml:"handshake_timeout"`
+	TLS              TLSConfig     `toml:"tls"`
 }
 
 // DefaultConfig is the section when nothing is configured.
 func DefaultConfig() Config {
-	return Config{Listen: DefaultListen, MaxClients: DefaultMaxClients, MaxBulk: MaxBulk, OutputLimit: DefaultOutputLimit}
+	return Config{
+		Listen: Addrs{DefaultListen}, MaxClients: DefaultMaxClients, MaxBulk: MaxBulk, OutputLimit: DefaultOutputLimit,
+		TCPKeepAlive: DefaultTCPKeepAlive, HandshakeTimeout: DefaultHandshakeTimeout, TLS: TLSConfig{MinVersion: "1.2"},
+	}
 }
 
 // Validate reports all problems at once, each with the key it is about.
@@ -35,14 +56,12 @@ func (c Config) Validate() error {
 	bad := func(key, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("proxy."+key+": "+format, args...))
 	}
-	if path, ok := strings.CutPrefix(c.Listen, "unix://"); ok {
-		if !strings.HasPrefix(path, "/") {
-			bad("listen", "%q: a unix socket is written unix:///path", c.Listen)
-		}
-	} else if _, port, err := net.SplitHostPort(c.Listen); err != nil {
-		bad("listen", `%q is neither host:port nor unix:///path, like %q`, c.Listen, DefaultListen)
-	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		bad("listen", "%q: port %q is not a number from 0 to 65535", c.Listen, port)
+	if len(c.Listen)+len(c.TLS.Listen) == 0 {
+		bad("listen", `there is no address; name one, like %q, here or in [proxy.tls]`, DefaultListen)
+	}
+	c.Listen.validate("listen", bad)
+	if _, ok := c.unixMode(); !ok && c.UnixMode != "" {
+		bad("unix_mode", `%q is not a mode in octal digits, like "0770"`, c.UnixMode)
 	}
 	if c.MaxClients < 1 {
 		bad("max_clients", "%d: must be at least 1", c.MaxClients)
@@ -53,5 +72,21 @@ func (c Config) Validate() error {
 	if c.OutputLimit < 1<<20 {
 		bad("output_limit", "%d bytes: must be at least 1 MiB", c.OutputLimit)
 	}
+	if c.IdleTimeout != 0 && c.IdleTimeout < time.Second {
+		bad("idle_timeout", `%v: must be "0" for never, or at least 1s`, c.IdleTimeout)
+	}
+	if c.TCPKeepAlive != 0 && (c.TCPKeepAlive < time.Second || c.TCPKeepAlive > maxKeepAlive) {
+		bad("tcp_keepalive", `%v: must be "0" for never, or from 1s to %v`, c.TCPKeepAlive, maxKeepAlive)
+	}
+	if c.HandshakeTimeout < 10*time.Millisecond || c.HandshakeTimeout > time.Hour {
+		bad("handshake_timeout", "%v: must be from 10ms to 1h", c.HandshakeTimeout)
+	}
+	c.TLS.validate(bad)
 	return errors.Join(errs...)
+}
+
+// unixMode is the mode of unix sockets, if one is configured.
+func (c Config) unixMode() (fs.FileMode, bool) {
+	n, err := strconv.ParseUint(c.UnixMode, 8, 16)
+	return fs.FileMode(n), err == nil && n <= 0o777
 }

@@ -286,10 +286,8 @@ func (o *clientLine) reply(_ *lane, b []byte) {
 		o.s.deliver(b, 1)
 		return
 	}
-	own := map[string]string{
-		"id": strconv.FormatInt(o.s.id, 10), "addr": o.s.conn.RemoteAddr().String(),
-		"laddr": o.s.conn.LocalAddr().String(), "name": o.name,
-	}
+	addr, laddr := o.s.addrs()
+	own := map[string]string{"id": strconv.FormatInt(o.s.id, 10), "addr": addr, "laddr": laddr, "name": o.name}
 	text := strings.TrimRight(string(b[end+1:]), "\r\n")
 	text = strings.TrimPrefix(text, "txt:")
 	fields := strings.Split(text, " ")
@@ -329,7 +327,7 @@ func (s *session) clientKill(c *command, req request) {
 	var victim *session
 	switch {
 	case len(args) == 1:
-		victim = s.srv.client(func(o *session) bool { return o.conn.RemoteAddr().String() == string(args[0]) })
+		victim = s.srv.client(func(o *session) bool { addr, _ := o.addrs(); return addr == string(args[0]) })
 	case len(args) == 2 && bytes.EqualFold(args[0], []byte("ID")):
 		if id, ok := parseInt(args[1]); ok {
 			victim = s.srv.client(func(o *session) bool { return o.id == id })
@@ -390,6 +388,9 @@ func (s *session) keyrow(_ *command, req request) {
 	var b strings.Builder
 	line := func(name string, n int64) { b.WriteString(name + ":" + strconv.FormatInt(n, 10) + "\r\n") }
 	line("clients", s.srv.clients.Load())
+	line("refused_clients", s.srv.stats.Refused.Load())
+	line("failed_handshakes", s.srv.stats.Failed.Load())
+	line("idle_clients_closed", s.srv.stats.Idle.Load())
 	line("hits", s.srv.stats.Hits.Load())
 	line("misses", s.srv.stats.Misses.Load())
 	line("writes", s.srv.stats.Writes.Load())

@@ -1,7 +1,7 @@
 package proxy
 
 import (
-	"fmt"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,7 +16,7 @@ import (
 // left to a writer goroutine, which lives until it is written.
 type outbox struct {
 	conn  net.Conn
-	raw   syscall.RawConn // nil if the connection has no socket of its own to write to, e.g. TLS
+	raw   syscall.RawConn // nil over TLS: replies cannot be written to the socket as they are
 	limit int             // bytes that may wait for a client that does not read
 	wg    sync.WaitGroup  // the writer
 
@@ -139,10 +139,12 @@ func (o *outbox) account(replies int) {
 	}
 }
 
+var errUnread = errors.New("more than output_limit of its replies were left unread")
+
 // room closes a client that lets more than limit bytes pile up; mu is held.
 func (o *outbox) room(n int) bool {
 	if o.dead == nil && o.pending.Load()+int64(n) > int64(o.limit) {
-		o.end(fmt.Errorf("the client left more than %d bytes of replies unread", o.limit))
+		o.end(errUnread)
 	}
 	return o.dead == nil
 }
@@ -218,6 +220,13 @@ func (o *outbox) kill(err error) {
 	o.mu.Unlock()
 }
 
+// ended is why the connection was closed.
+func (o *outbox) ended() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.dead
+}
+
 // end is kill with mu held.
 func (o *outbox) end(err error) {
 	if o.dead != nil {
@@ -249,6 +258,9 @@ func (o *outbox) await(cond func() bool) bool {
 func (o *outbox) flush(grace time.Duration) {
 	_ = o.conn.SetWriteDeadline(time.Now().Add(grace))
 	o.await(func() bool { return o.pending.Load() == 0 && !o.writing })
+	if c, ok := o.conn.(*secured); ok {
+		_ = c.CloseWrite() // else the client cannot tell the end from a connection that was cut
+	}
 	o.kill(net.ErrClosed)
 	o.wg.Wait()
 }

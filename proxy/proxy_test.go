@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -104,12 +105,16 @@ var testCommands = func() *Commands {
 	key := func(name string, flags ...any) any {
 		return []any{name, int64(-2), flags, int64(1), int64(1), int64(1)}
 	}
+	keyless := func(name string, arity int64, subs ...any) any {
+		return []any{name, arity, []any{}, int64(0), int64(0), int64(0), []any{}, []any{}, []any{}, subs}
+	}
 	c, err := ParseCommands([]any{
 		key("get", "readonly"), key("set", "write"), key("incr", "write"), key("append", "write"),
 		[]any{"ping", int64(-1), []any{}, int64(0), int64(0), int64(0)},
 		[]any{"mget", int64(-2), []any{"readonly"}, int64(1), int64(-1), int64(1)},
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},
 		[]any{"del", int64(-2), []any{"write"}, int64(1), int64(-1), int64(1)},
+		keyless("quit", -1), keyless("subscribe", -2), keyless("client", -2, keyless("client|info", 2)),
 	})
 	if err != nil {
 		panic(err)
@@ -154,7 +159,7 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 		Commands: testCommands, Mappings: testMappings(t), Journal: mapping.Journal{Prefix: "kr", Partitions: 1},
 		Loader: r.loader, Gate: r.gate, Log: zerolog.Nop(),
 	}
-	o.Config.Listen = "127.0.0.1:0"
+	o.Config.Listen = Addrs{"127.0.0.1:0"}
 	if change != nil {
 		change(&o)
 	}
@@ -258,7 +263,7 @@ func (c *testClient) line() string {
 func (c *testClient) ended() {
 	c.t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-	if n, err := io.Copy(io.Discard, c); n > 0 || errors.Is(err, context.DeadlineExceeded) {
+	if n, err := io.Copy(io.Discard, c); n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		c.t.Fatalf("the connection is open: %d bytes, %v", n, err)
 	}
 }

@@ -9,10 +9,7 @@ package proxy
 
 import (
 	"context"
-	"errors"
-	"net"
-	"os"
-	"strings"
+	"crypto/tls"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +40,10 @@ type Stats struct {
 	Misses  atomic.Int64 // mapped reads that went to the loader
 	Writes  atomic.Int64 // mapped writes acknowledged
 	Deletes atomic.Int64 // commands acknowledged that deleted rows
+
+	Refused atomic.Int64 // clients over max_clients
+	Failed  atomic.Int64 // clients that did not get through the PROXY header or the TLS handshake
+	Idle    atomic.Int64 // clients closed after idle_timeout
 }
 
 // Options are what a Server works with; all are required unless said otherwise.
@@ -76,11 +77,13 @@ type Server struct {
 	at       func(point string)
 	stats    Stats
 
-	listener net.Listener
-	clients  atomic.Int64
-	ids      atomic.Int64
-	done     chan struct{}
-	wg       sync.WaitGroup // sessions, and the tending of lanes
+	listeners []*listener
+	tls       *tls.Config // of the listeners for TLS
+	rare      zerolog.Logger
+	clients   atomic.Int64
+	ids       atomic.Int64
+	done      chan struct{}
+	wg        sync.WaitGroup // sessions, and the tending of lanes
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -92,6 +95,7 @@ func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
 		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
 	s.upstream.dismissed = s.dismissed
@@ -103,99 +107,6 @@ func New(o Options) *Server {
 		s.at = func(string) {}
 	}
 	return s
-}
-
-// Listen opens the port that is configured.
-func (s *Server) Listen() error {
-	network, addr := "tcp", s.cfg.Listen
-	if path, ok := strings.CutPrefix(addr, "unix://"); ok {
-		network, addr = "unix", path
-		if err := removeStale(path); err != nil {
-			return err
-		}
-	}
-	l, err := net.Listen(network, addr)
-	if err != nil {
-		return err
-	}
-	s.listener = l
-	return nil
-}
-
-// removeStale removes a socket that no process listens on any more.
-func removeStale(path string) error {
-	info, err := os.Stat(path)
-	if err != nil || info.Mode()&os.ModeSocket == 0 {
-		return nil // net.Listen says what is wrong, if anything is
-	}
-	if c, err := net.Dial("unix", path); err == nil {
-		_ = c.Close()
-		return nil
-	}
-	return os.Remove(path)
-}
-
-// Addr is where the server listens.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
-
-// Serve accepts clients until Shutdown, then returns nil.
-func (s *Server) Serve() error {
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		s.upstream.tend(s.done)
-	}()
-	// The anonymous lanes stand before the first client comes, so that whether Redis wants authentication is known.
-	set := s.upstream.acquire(laneKey{})
-	defer s.upstream.release(set)
-	for {
-		conn, err := s.listener.Accept()
-		if err != nil {
-			if s.isDraining() {
-				return nil
-			}
-			var temporary interface{ Temporary() bool }
-			if errors.As(err, &temporary) && temporary.Temporary() { // out of file descriptors, or the client is gone
-				s.log.Warn().Err(err).Msg("a client could not be accepted")
-				select {
-				case <-time.After(100 * time.Millisecond):
-				case <-s.done:
-				}
-				continue
-			}
-			return err
-		}
-		s.accept(conn)
-	}
-}
-
-func (s *Server) accept(conn net.Conn) {
-	if s.clients.Add(1) > int64(s.cfg.MaxClients) {
-		s.clients.Add(-1)
-		_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-		_, _ = conn.Write([]byte("-ERR max number of clients reached\r\n"))
-		_ = conn.Close()
-		return
-	}
-	client := newSession(s, conn, s.ids.Add(1))
-	s.mu.Lock()
-	if s.draining {
-		s.mu.Unlock()
-		s.clients.Add(-1)
-		_ = conn.Close()
-		return
-	}
-	s.sessions[client] = struct{}{}
-	s.wg.Add(1)
-	s.mu.Unlock()
-	go func() {
-		defer s.wg.Done()
-		client.serve()
-		s.mu.Lock()
-		delete(s.sessions, client)
-		s.mu.Unlock()
-		s.clients.Add(-1)
-	}()
 }
 
 // dismissed closes the clients that use a lane set.
@@ -234,6 +145,22 @@ func (s *Server) blockedAs(id int64) int64 {
 	return 0
 }
 
+// wait lets client's connection be read for d from now on, or without end if d is 0. It returns false when the server
+// is draining: then no client has any time left.
+func (s *Server) wait(client *session, d time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	var until time.Time
+	if d > 0 {
+		until = time.Now().Add(d)
+	}
+	_ = client.conn.SetReadDeadline(until)
+	return true
+}
+
 func (s *Server) isDraining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -255,7 +182,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	close(s.done)
-	_ = s.listener.Close()
+	s.closeListeners()
 	ended := make(chan struct{})
 	go func() { s.wg.Wait(); close(ended) }()
 	select {

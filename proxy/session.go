@@ -35,7 +35,11 @@ type session struct {
 	key   laneKey // who the client is and where it stands
 	lanes *laneSet
 	lane  *lane
-	name  string // CLIENT SETNAME
+	name  string                // CLIENT SETNAME
+	peers atomic.Pointer[peers] // what a PROXY header said
+
+	fetched int64 // reads that brought something
+	idle    idleness
 
 	home   atomic.Pointer[laneSet] // lanes, for others to look at
 	pin    pin                     // what goes with a lane of the session's own
@@ -115,6 +119,10 @@ func (s *session) giveBack() {
 // serve reads commands until the client is gone, has said goodbye or has sent nonsense, then lets the replies that
 // are still owed arrive, and closes.
 func (s *session) serve() {
+	if err := s.handshake(); err != nil {
+		s.kill(err)
+		return
+	}
 	s.srv.upstream.welcome()
 	s.enter(laneKey{})
 	err := s.commands()
@@ -133,6 +141,20 @@ func (s *session) serve() {
 		s.unpin(s.answered.Load() == s.owed && s.clean())
 	}
 	s.srv.upstream.release(s.lanes)
+	s.logEnd(err)
+}
+
+// logEnd logs why the session ended: its commands did with err.
+func (s *session) logEnd(err error) {
+	if s.ended() == errUnread {
+		addr, _ := s.addrs()
+		s.srv.rare.Warn().Err(errUnread).Str("client", addr).Int("output_limit", s.limit).Msg("client closed")
+		return
+	}
+	if e := s.srv.log.Debug(); e.Enabled() {
+		addr, _ := s.addrs()
+		e.Err(err).Str("client", addr).Int64("id", s.id).Msg("client gone")
+	}
 }
 
 func (s *session) commands() error {
@@ -152,7 +174,9 @@ func (s *session) commands() error {
 			s.park()
 			err := s.fetch()
 			s.unpark()
-			if err != nil {
+			if err == nil {
+				s.fetched++
+			} else if err := s.linger(err); err != nil {
 				return err
 			}
 		default:
@@ -177,13 +201,8 @@ func (s *session) pause() error {
 
 // fetch reads what the client has sent, waiting for it without a buffer.
 func (s *session) fetch() error {
-	if s.raw == nil {
-		if s.lent == nil {
-			s.borrow()
-		}
-		n, err := s.conn.Read(s.in.more())
-		s.in.read(n)
-		return err
+	if c, ok := s.conn.(*secured); ok {
+		return s.fetchSecured(c)
 	}
 	if err := s.raw.Read(s.receive); err != nil {
 		return err
@@ -196,6 +215,27 @@ func (s *session) fetch() error {
 	}
 	s.in.read(s.got)
 	return nil
+}
+
+// fetchSecured is fetch over TLS.
+func (s *session) fetchSecured(c *secured) error {
+	for {
+		if s.lent == nil {
+			s.borrow()
+		}
+		n, err := c.Read(s.in.more())
+		s.in.read(n)
+		switch {
+		case n > 0: // an error behind it comes again
+			return nil
+		case err != errNothing:
+			return err
+		}
+		s.giveBack()
+		if err := c.below.wait(); err != nil {
+			return err
+		}
+	}
 }
 
 // enter moves the session, which is owed nothing, to the lanes for key.
