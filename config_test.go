@@ -69,12 +69,15 @@ func TestExampleHasEveryKey(t *testing.T) {
 		t.Error(err)
 	}
 	for _, path := range keysOf("", reflect.TypeFor[config]()) {
-		section, key, _ := strings.Cut(path, ".")
-		table, ok := raw[section].(map[string]any)
-		if list, many := raw[section].([]map[string]any); many {
-			table, ok = list[0], true
+		var at any = raw
+		for name := range strings.SplitSeq(path, ".") {
+			if list, many := at.([]map[string]any); many {
+				at = list[0]
+			}
+			table, _ := at.(map[string]any)
+			at = table[name]
 		}
-		if _, there := table[key]; !ok || !there {
+		if at == nil {
 			t.Errorf("conf.toml.example does not say what %s is", path)
 		}
 	}
@@ -130,6 +133,17 @@ func TestConfigProblems(t *testing.T) {
 			[]string{`line 1, column 15: 9223372036854775808 is out of range for int64`}},
 		{"number for text", `redis.addr = 6379`, []string{`redis.addr: want text in quotes, got a number`}},
 		{"truth for text", `redis.username = true`, []string{`redis.username: want text in quotes, got true or false without quotes`}},
+		{"number for an address", `proxy.listen = 6380`,
+			[]string{`proxy.listen: want an address in quotes, or a list of them, got a number`}},
+		{"number for one of several addresses", `proxy.listen = [":0", 6380]`,
+			[]string{`proxy.listen[1]: want text in quotes, got a number`}},
+		{"two wrong addresses", `proxy.listen = ["a", "b"]`, []string{
+			`proxy.listen: "a" is neither host:port nor unix:///path, like "127.0.0.1:6380"`,
+			`proxy.listen: "b" is neither host:port nor unix:///path, like "127.0.0.1:6380"`}},
+		{"text for a truth", `proxy.proxy_protocol = "yes"`,
+			[]string{`proxy.proxy_protocol: want true or false, without quotes, got "yes"`}},
+		{"unknown key two sections down", `redis.tls.enable = true`,
+			[]string{`redis.tls.enable: there is no such key; did you mean enabled?`}},
 		{"date for text", `redis.username = 2026-01-31`, []string{`redis.username: want text in quotes, got a date without quotes`}},
 		{"value for a section", `redis = "127.0.0.1:6379"`, []string{`redis: is a section, write it as [redis]`}},
 		{"two brackets for a section", `[[redis]]`, []string{`redis: is a section, write it as [redis]`}},
