@@ -126,11 +126,11 @@ func (u *upstream) welcome() {
 		return
 	}
 	conn, err := u.connect(laneKey{})
+	u.probed = time.Now() // failed or not: clients must not wait one after the other for a Redis that does not answer
 	if err != nil {
 		return // the lanes will say so
 	}
 	_ = conn.Close()
-	u.probed = time.Now()
 	now := u.noAuth.Load()
 	u.mu.Lock()
 	defer u.mu.Unlock()
