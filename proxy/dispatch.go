@@ -43,6 +43,11 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"replconf":     {(*session).replconf, (*session).queueStick},
 	"script|debug": {(*session).hijack, nil},
 
+	// What ends a script that is running must not queue behind it.
+	"script|kill":   {(*session).own, nil},
+	"function|kill": {(*session).own, nil},
+	"shutdown":      {(*session).own, nil},
+
 	"wait":       {(*session).wait, nil},
 	"waitaof":    {(*session).wait, nil},
 	"xread":      {(*session).xread, nil},

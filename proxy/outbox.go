@@ -24,6 +24,8 @@ type outbox struct {
 	answered atomic.Int64 // replies that reached their place
 	pending  atomic.Int64 // bytes in out, in held and in the writer's hands
 
+	subscriber atomic.Bool // Redis's limit for subscribers applies
+
 	mu      sync.Mutex
 	moved   sync.Cond // answered or pending changed and waiting was set
 	waiting bool
@@ -75,11 +77,18 @@ func (o *outbox) deliver(b []byte, replies int) {
 	o.mu.Unlock()
 }
 
+// maxUnreadMessages is how many bytes may wait for a subscriber that does not read: what Redis's
+// client-output-buffer-limit has for pubsub.
+const maxUnreadMessages = 32 << 20
+
 // push takes what answers no command, a message for one. open says that b ends within it: until the rest of it is
 // there nothing else may be delivered.
 func (o *outbox) push(b []byte, open bool) {
 	o.mu.Lock()
 	o.open = open
+	if o.subscriber.Load() && o.pending.Load()+int64(len(b)) > maxUnreadMessages {
+		o.end(errUnread)
+	}
 	o.place(b)
 	o.account(0)
 	o.mu.Unlock()

@@ -55,6 +55,7 @@ func (s *session) unpin(clean bool) {
 	clean = clean && !s.pin.foreign
 	s.lane, s.pin = s.pin.shared, pin{}
 	l.private.pubsub.Store(false)
+	s.subscriber.Store(false)
 	s.srv.upstream.disown(l, clean)
 }
 
@@ -268,6 +269,7 @@ func (s *session) subscription(c *command, req request) {
 	if !s.pinTo() {
 		return
 	}
+	s.subscriber.Store(true)
 	p := s.lane.private
 	if s.key.proto != 3 && !p.pubsub.Load() {
 		s.settle() // no ordinary reply may be under way when arrays are taken for messages
