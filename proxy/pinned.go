@@ -3,6 +3,9 @@ package proxy
 import (
 	"bytes"
 	"errors"
+	"net"
+	"os"
+	"time"
 )
 
 // pin is what a session that owns its connection has made of it. A session pins itself once its outstanding replies
@@ -73,12 +76,20 @@ func (s *session) move(key laneKey) {
 }
 
 // rested is called by the lane's reader when it has handed over all it had. A session that is waiting for its
-// client's next command goes back to the shared lane, if that is all there was.
+// client's next command goes back to the shared lane, if that is all there was; one that waits for the reply goes on.
 func (s *session) rested() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.parked && s.pinned() && s.answered.Load() == s.owed && len(s.held) == 0 && s.clean() {
-		s.unpin(true)
+	// owed is the goroutine's own but while it waits.
+	switch {
+	case s.holding:
+		if s.answered.Load() >= s.owed {
+			_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the session's goroutine
+		}
+	case s.parked:
+		if s.pinned() && s.answered.Load() == s.owed && len(s.held) == 0 && s.clean() {
+			s.unpin(true)
+		}
 	}
 }
 
@@ -125,7 +136,44 @@ func (s *session) block(c *command, req request) {
 	if s.pinTo() {
 		s.lane.private.patient.Store(true)
 		s.forward(req)
+		s.submit()
 	}
+}
+
+// maxHeld is how many bytes a client may send behind a command that blocks before they are left unread.
+const maxHeld = 1 << 20
+
+// standBy waits for the reply to a command that may block for ever, and goes on reading meanwhile: that is how it shows
+// that the client is gone, and with it the wish for what the command waits for. What is read is dispatched afterwards.
+func (s *session) standBy() error {
+	for s.pinned() && s.lane.private.patient.Load() && s.answered.Load() < s.owed {
+		if s.in.unread() > maxHeld {
+			if !s.await(func() bool { return s.answered.Load() >= s.owed }) {
+				return net.ErrClosed
+			}
+			return nil
+		}
+		s.mu.Lock()
+		s.holding = s.answered.Load() < s.owed
+		waits := s.holding
+		s.mu.Unlock()
+		if !waits {
+			return nil
+		}
+		err := s.fetch()
+		s.mu.Lock()
+		s.holding = false
+		s.mu.Unlock()
+		// The deadline may have been moved to the past by rested.
+		serving := s.srv.wait(s, s.srv.cfg.IdleTimeout/idleTicks)
+		switch {
+		case err == nil:
+			s.fetched++
+		case !errors.Is(err, os.ErrDeadlineExceeded) || !serving:
+			return err
+		}
+	}
+	return nil
 }
 
 // xread forwards XREAD and XREADGROUP, on a connection of their own if they block.

@@ -243,6 +243,9 @@ func (f *requestFramer) keep() int {
 	return f.pos
 }
 
+// unread is how many bytes were received and not cut yet.
+func (f *requestFramer) unread() int { return len(f.buf) - f.keep() }
+
 // idle reports whether no byte is held back, so that the buffer can be given away with release.
 func (f *requestFramer) idle() bool { return f.keep() == len(f.buf) }
 

@@ -41,9 +41,10 @@ type session struct {
 	fetched int64 // reads that brought something
 	idle    idleness
 
-	home   atomic.Pointer[laneSet] // lanes, for others to look at
-	pin    pin                     // what goes with a lane of the session's own
-	parked bool                    // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
+	home    atomic.Pointer[laneSet] // lanes, for others to look at
+	pin     pin                     // what goes with a lane of the session's own
+	holding bool                    // the goroutine waits for the client and for a reply; guarded by mu
+	parked  bool                    // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
 
 	batch batch
 	run   *run         // blind writes that are still to be encoded into the batch
@@ -159,6 +160,9 @@ func (s *session) logEnd(err error) {
 
 func (s *session) commands() error {
 	for {
+		if err := s.standBy(); err != nil {
+			return err
+		}
 		req, err := s.in.next(!s.key.authed && s.srv.upstream.noAuth.Load())
 		switch {
 		case err == nil:
