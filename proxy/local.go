@@ -229,7 +229,7 @@ func (s *session) clientSetName(_ *command, req request) {
 // clientGetName serves CLIENT GETNAME.
 func (s *session) clientGetName(_ *command, req request) {
 	if s.name == "" {
-		s.instead(req, s.appendNull(nil))
+		s.instead(req, []byte(s.null()))
 	} else {
 		s.instead(req, redcon.AppendBulkString(nil, s.name))
 	}

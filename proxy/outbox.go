@@ -24,6 +24,7 @@ type outbox struct {
 	answered atomic.Int64 // replies that reached their place
 	pending  atomic.Int64 // bytes in out, in held and in the writer's hands
 
+	gone       atomic.Bool // dead is set
 	subscriber atomic.Bool // Redis's limit for subscribers applies
 
 	mu      sync.Mutex
@@ -242,6 +243,7 @@ func (o *outbox) end(err error) {
 		return
 	}
 	o.dead = err
+	o.gone.Store(true)
 	o.out, o.held = nil, nil
 	o.pending.Store(0)
 	_ = o.conn.Close()

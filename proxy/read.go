@@ -25,6 +25,7 @@ func (s *session) get(c *command, req request) {
 type read struct {
 	s    *session
 	m    *mapping.Mapping
+	null string // of the session's protocol
 	key  []byte
 	hole *hole
 }
@@ -33,7 +34,7 @@ var reads = sync.Pool{New: func() any { return new(read) }}
 
 func newRead(s *session, m *mapping.Mapping, key []byte) *read {
 	r := reads.Get().(*read)
-	r.s, r.m, r.key = s, m, append(r.key[:0], key...)
+	r.s, r.m, r.null, r.key = s, m, s.null(), append(r.key[:0], key...)
 	return r
 }
 
@@ -55,9 +56,9 @@ func (r *read) lost(err error) {
 }
 
 func (r *read) loaded(image []byte, err error) {
-	s, hole := r.s, r.hole
+	s, hole, null := r.s, r.hole, r.null
 	r.end()
-	s.fill(hole, s.appendImage(nil, image, err))
+	s.fill(hole, appendImage(nil, image, err, null))
 }
 
 // end counts the read as answered. It comes before the reply, so that a write that waits for it is woken by it.
@@ -69,22 +70,22 @@ func (r *read) end() {
 	}
 }
 
-func (s *session) appendImage(b, image []byte, err error) []byte {
+func appendImage(b, image []byte, err error, null string) []byte {
 	switch {
 	case err != nil:
 		return appendError(b, err)
 	case image == nil:
-		return s.appendNull(b)
+		return append(b, null...)
 	}
 	return redcon.AppendBulk(b, image)
 }
 
-// appendNull appends the null of the session's protocol.
-func (s *session) appendNull(b []byte) []byte {
+// null is the null of the session's protocol.
+func (s *session) null() string {
 	if s.key.proto == 3 {
-		return append(b, "_\r\n"...)
+		return "_\r\n"
 	}
-	return redcon.AppendNull(b)
+	return "$-1\r\n"
 }
 
 // mget serves MGET: one MGET upstream; the mapped keys that it finds missing are loaded together and put into their
@@ -94,7 +95,7 @@ func (s *session) mget(c *command, req request) {
 	for i, key := range req.args[1:] {
 		if m := s.mapped(key); m != nil && m.Names(key) {
 			if r == nil {
-				r = &multiRead{s: s}
+				r = &multiRead{s: s, null: s.null()}
 			}
 			r.keys = append(r.keys, mappedKey{m: m, key: append([]byte(nil), key...), at: i})
 		}
@@ -120,6 +121,7 @@ type mappedKey struct {
 // multiRead is an MGET with mapped keys in it.
 type multiRead struct {
 	s    *session
+	null string // of the session's protocol
 	keys []mappedKey
 	hole *hole
 
@@ -167,7 +169,7 @@ func (r *multiRead) loaded(at int, image []byte, err error) {
 	case err != nil:
 		r.err = err
 	default:
-		r.elems[at] = r.s.appendImage(nil, image, nil)
+		r.elems[at] = appendImage(nil, image, nil, r.null)
 	}
 	r.left--
 	last := r.left == 0

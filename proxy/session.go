@@ -167,8 +167,8 @@ func (s *session) commands() error {
 		switch {
 		case err == nil:
 			s.dispatch(req)
-			if s.quit {
-				return nil
+			if s.quit || s.gone.Load() {
+				return nil // what else was read is not run: it may be the rest of a transaction
 			}
 		case err == errShort:
 			s.submit()

@@ -53,8 +53,11 @@ func (s *session) confirmed(c *command, req request) bool {
 		return true
 	}
 	s.settle()
-	if s.pin.tx.opened.Load() {
+	switch {
+	case s.pin.tx.opened.Load():
 		return true
+	case s.gone.Load():
+		return false
 	}
 	s.pin.tx = nil
 	s.dispatch(req)
