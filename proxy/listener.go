@@ -169,7 +169,13 @@ func (s *Server) closeListeners() {
 
 // Serve accepts clients until Shutdown, then returns nil.
 func (s *Server) Serve() error {
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return nil
+	}
 	s.wg.Go(func() { s.upstream.tend(s.done) })
+	s.mu.Unlock()
 	// The anonymous lanes stand before the first client comes, so that whether Redis wants authentication is known.
 	set := s.upstream.acquire(laneKey{})
 	defer s.upstream.release(set)
