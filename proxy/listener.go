@@ -169,15 +169,25 @@ func (s *Server) closeListeners() {
 
 // Serve accepts clients until Shutdown, then returns nil.
 func (s *Server) Serve() error {
-	s.wg.Go(func() { s.upstream.tend(s.done) })
 	// The anonymous lanes stand before the first client comes, so that whether Redis wants authentication is known.
 	set := s.upstream.acquire(laneKey{})
 	defer s.upstream.release(set)
 	s.limitFiles()
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return nil
+	}
+	s.wg.Go(func() { s.upstream.tend(s.done) })
 	var accepting sync.WaitGroup
 	for _, l := range s.listeners {
-		accepting.Go(func() { s.acceptFrom(l) })
+		accepting.Add(1)
+		s.wg.Go(func() {
+			defer accepting.Done()
+			s.acceptFrom(l)
+		})
 	}
+	s.mu.Unlock()
 	accepting.Wait()
 	return nil
 }

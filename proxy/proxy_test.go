@@ -574,3 +574,18 @@ func TestShutdown(t *testing.T) {
 		t.Errorf("%d sessions are left", n)
 	}
 }
+
+// A session that is only starting when the server gives up waiting opens no connections that nobody closes.
+func TestShutdownBeforeASession(t *testing.T) {
+	r := newRig(t, nil)
+	r.upstream()
+	r.srv.Shutdown(context.Background())
+	set := r.srv.upstream.acquire(laneKey{})
+	if err := set.pick().submit([]byte("x"), nil); err == nil || !strings.Contains(err.Error(), errClosed.Error()) {
+		t.Errorf("a command is taken after the end: %v", err)
+	}
+	r.srv.upstream.release(set)
+	if err := r.srv.Serve(); err != nil {
+		t.Error(err)
+	}
+}

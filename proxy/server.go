@@ -83,7 +83,7 @@ type Server struct {
 	clients   atomic.Int64
 	ids       atomic.Int64
 	done      chan struct{}
-	wg        sync.WaitGroup // sessions, and the tending of lanes
+	wg        sync.WaitGroup // sessions, accepting, and the tending of lanes
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}

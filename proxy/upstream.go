@@ -104,10 +104,16 @@ func (u *upstream) acquire(key laneKey) *laneSet {
 			l := &lane{up: u, set: set}
 			l.work.L, l.room.L = &l.mu, &l.mu
 			set.lanes = append(set.lanes, l)
+			if u.closed { // a session that was cut off, which nobody waits for here
+				l.state = laneClosed
+				continue
+			}
 			u.wg.Add(1)
 			go l.serve()
 		}
-		u.sets[key] = set
+		if !u.closed {
+			u.sets[key] = set
+		}
 	}
 	set.sessions++
 	return set
