@@ -48,7 +48,7 @@ func (s *session) multi(_ *command, req request) {
 
 // confirmed waits for the answer to MULTI before anything is queued that would be wrong outside a transaction. If Redis
 // refused MULTI there is none, and the command is what it is outside.
-func (s *session) confirmed(c *command, req request) bool {
+func (s *session) confirmed(req request) bool {
 	if s.pin.tx.opened.Load() {
 		return true
 	}
@@ -180,7 +180,7 @@ func (s *session) materialise(keys [][]byte) error {
 
 // queueSet queues SET, SETEX and PSETEX.
 func (s *session) queueSet(c *command, req request) {
-	if !s.confirmed(c, req) {
+	if !s.confirmed(req) {
 		return
 	}
 	set, m, err := s.writtenBy(c, req)
@@ -205,8 +205,8 @@ func (s *session) queueSet(c *command, req request) {
 }
 
 // queueMset queues MSET, with images in place of the values of mapped keys.
-func (s *session) queueMset(c *command, req request) {
-	if !s.confirmed(c, req) {
+func (s *session) queueMset(_ *command, req request) {
+	if !s.confirmed(req) {
 		return
 	}
 	args := append([][]byte(nil), req.args...)
@@ -238,7 +238,7 @@ func (s *session) queueMset(c *command, req request) {
 
 // queueDel queues DEL and UNLINK.
 func (s *session) queueDel(c *command, req request) {
-	if !s.confirmed(c, req) {
+	if !s.confirmed(req) {
 		return
 	}
 	d, err := s.deletionOf(c, req)
@@ -268,8 +268,8 @@ func (s *session) queueDel(c *command, req request) {
 }
 
 // queueSelect queues SELECT.
-func (s *session) queueSelect(c *command, req request) {
-	if !s.confirmed(c, req) {
+func (s *session) queueSelect(_ *command, req request) {
+	if !s.confirmed(req) {
 		return
 	}
 	if len(req.args) == 2 {
@@ -285,15 +285,15 @@ func (s *session) queueSelect(c *command, req request) {
 
 // queueNever refuses what cannot be told apart from keyrow's own part of a transaction.
 func (s *session) queueNever(c *command, req request) {
-	if !s.confirmed(c, req) {
+	if !s.confirmed(req) {
 		return
 	}
 	s.abort(refused(c.name + " inside MULTI is not supported; send it before"))
 }
 
 // queueName queues CLIENT SETNAME.
-func (s *session) queueName(c *command, req request) {
-	if !s.confirmed(c, req) {
+func (s *session) queueName(_ *command, req request) {
+	if !s.confirmed(req) {
 		return
 	}
 	if len(req.args) == 3 && validName(req.args[2]) {
@@ -305,8 +305,8 @@ func (s *session) queueName(c *command, req request) {
 }
 
 // queueStick queues a command that sets something on the connection.
-func (s *session) queueStick(c *command, req request) {
-	if !s.confirmed(c, req) {
+func (s *session) queueStick(_ *command, req request) {
+	if !s.confirmed(req) {
 		return
 	}
 	s.pin.stuck = true

@@ -119,7 +119,7 @@ func TestKilledWhileARowIsLocked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // it is over by then
+	defer tx.Rollback()
 	if _, err := tx.Exec("SELECT * FROM accounts WHERE id = 7 FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ import (
 
 const (
 	ada   = `{"id":42,"name":"Ada","email":null,"age":36,"balance":12.50}`
-	hours = 10 * time.Minute // the default ttl
+	stays = 10 * time.Minute // the default ttl
 )
 
 func TestGetFillsRedis(t *testing.T) {
@@ -32,8 +32,8 @@ func TestGetFillsRedis(t *testing.T) {
 		t.Errorf("redis has %v", got)
 	}
 	deadline := time.UnixMilli(s.Redis.Do("PEXPIRETIME", "user:42").(int64))
-	if deadline.Before(from.Add(hours*9/10-time.Millisecond)) || deadline.After(to.Add(hours*11/10)) {
-		t.Errorf("it stays for %v, want %v and at most a tenth more or less", deadline.Sub(from), hours)
+	if deadline.Before(from.Add(stays*9/10-time.Millisecond)) || deadline.After(to.Add(stays*11/10)) {
+		t.Errorf("it stays for %v, want %v and at most a tenth more or less", deadline.Sub(from), stays)
 	}
 	for range 10 {
 		s.want(ada, "GET", "user:42")
