@@ -10,7 +10,7 @@ import (
 	"keyrow/test/harness"
 )
 
-// plainCommands touch no mapped key. Each line is a command; what stands in '' is one word, and \q in it a line end.
+// plainCommands touch no mapped key. Each line is a command; what stands in ” is one word, and \q in it a line end.
 const plainCommands = `
 PING
 PING hello
