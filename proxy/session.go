@@ -110,7 +110,7 @@ func (s *session) giveBack() {
 		*s.lent = b[:0]
 		readBuffers.Put(s.lent)
 	}
-	s.lent = nil
+	s.lent, s.command = nil, nil
 	s.batch.shrink()
 	if cap(s.scratch) > readChunk {
 		s.scratch = nil
