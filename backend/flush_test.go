@@ -49,6 +49,7 @@ func newFlushing(t testing.TB, s flushSetup) *flushing {
 	fl := &flushing{t: t, mysql: s.mysql, db: s.mysql.NewDB(t), redis: harness.StartRedis(t, s.redis...)}
 	fl.cfg = DefaultJournal()
 	fl.cfg.Interval = 5 * time.Millisecond
+	fl.cfg.SessionTimeout = time.Minute // tests that want sessions to end say so; a busy machine should not
 	fl.cfg.Prefix = fmt.Sprintf("flush%d", prefixes.Add(1)) // locks are of the whole server
 	if s.journal != nil {
 		s.journal(&fl.cfg)
@@ -107,7 +108,7 @@ func (p *process) stop() {
 // start runs a flusher of the journal until the end of the test.
 func (fl *flushing) start(options ...func(*Flusher)) *process {
 	fl.t.Helper()
-	db, err := OpenOwners(MySQLConfig{DSN: fl.mysql.DSN(fl.db), MaxOpen: 1, Timeout: 10 * time.Second}, fl.cfg.SessionTimeout)
+	db, err := OpenOwners(MySQLConfig{DSN: fl.mysql.DSN(fl.db), MaxOpen: 1, Timeout: time.Minute}, fl.cfg.SessionTimeout)
 	if err != nil {
 		fl.t.Fatal(err)
 	}
