@@ -49,7 +49,7 @@ func newFlushing(t testing.TB, s flushSetup) *flushing {
 	fl := &flushing{t: t, mysql: s.mysql, db: s.mysql.NewDB(t), redis: harness.StartRedis(t, s.redis...)}
 	fl.cfg = DefaultJournal()
 	fl.cfg.Interval = 5 * time.Millisecond
-	fl.cfg.SessionTimeout = time.Minute // tests that want sessions to end say so; a busy machine should not
+	fl.cfg.SessionTimeout = time.Minute                     // tests that want sessions to end say so; a busy machine should not
 	fl.cfg.Prefix = fmt.Sprintf("flush%d", prefixes.Add(1)) // locks are of the whole server
 	if s.journal != nil {
 		s.journal(&fl.cfg)
