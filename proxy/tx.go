@@ -88,7 +88,17 @@ func (s *session) exec(_ *command, req request) {
 	e := &executed{s: s, selects: t.selects}
 	if len(t.written) > 0 {
 		s.endRun()
-		s.batch.append(func(w []byte) []byte { return e.marks(w, t.written, time.Now().UnixMilli()) })
+		// The journal is in the database of the mappings, from which a SELECT behind the writes may have led away.
+		s.batch.append(func(w []byte) []byte {
+			if len(t.selects) > 0 {
+				w = e.selecting(w, s.srv.up.DB)
+			}
+			w = e.marks(w, t.written, time.Now().UnixMilli())
+			if len(t.selects) > 0 {
+				w = e.selecting(w, t.db)
+			}
+			return w
+		})
 	}
 	s.batch.append(func(w []byte) []byte { return append(w, req.raw...) })
 	s.expect(entry{s: s, op: e, n: e.extra + 1}, 1)
@@ -273,7 +283,20 @@ func (s *session) queueSelect(_ *command, req request) {
 		return
 	}
 	if len(req.args) == 2 {
-		if db, ok := parseInt(req.args[1]); ok {
+		// A SELECT that will fail in EXEC must not be taken for one that leaves the database of the mappings.
+		base := s.key
+		base.db = 0
+		db, ok := parseInt(req.args[1])
+		reply, err := s.srv.upstream.try(base, req.args...)
+		switch {
+		case err != nil:
+			s.abort(notApplied(err))
+			return
+		case reply[0] == '-' && !bytes.HasPrefix(reply, []byte("-ERR ")) && !bytes.HasPrefix(reply, []byte("-NOPERM ")):
+			// The login failed, so what SELECT would do is not known.
+			s.abort(redisReply(bytes.TrimRight(reply[1:], "\r\n")))
+			return
+		case ok && reply[0] == '+':
 			t := s.pin.tx
 			t.db = int(db)
 			t.selects, t.dbs = append(t.selects, t.queued), append(t.dbs, int(db))
@@ -323,6 +346,12 @@ type executed struct {
 
 	selects  []int  // which of the client's commands select
 	selected []bool // which of those did
+}
+
+// selecting appends a SELECT that the client does not see.
+func (e *executed) selecting(w []byte, db int) []byte {
+	e.extra++
+	return appendCommand(w, []byte("SELECT"), strconv.AppendInt(nil, int64(db), 10))
 }
 
 // marks appends what makes the written keys safe, as run.encode does.

@@ -247,6 +247,38 @@ func TestSetInTransaction(t *testing.T) {
 	}
 }
 
+// A SELECT inside a transaction does not lead its marks away from the journal, nor its writes past it.
+func TestSetAndSelectInTransaction(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{})
+	p := dial(t, s.Addr)
+	for _, commands := range [][]string{
+		{"SET user:1 {\"name\":\"a\"}", "SELECT 1", "SET user:1 plain"},
+		{"SELECT 1", "SET user:2 plain", "SELECT 0", "SET user:2 {\"name\":\"a\"}"},
+		{"SELECT 99", "SET user:3 {\"name\":\"a\"}"},
+		{"SELECT 1", "SELECT 0", "SET user:4 {\"name\":\"a\"}", "SELECT 1"},
+	} {
+		p.do("SELECT", "0")
+		p.do("MULTI")
+		for _, command := range commands {
+			if got := p.do(strings.Fields(command)...); got != "+QUEUED\r\n" {
+				t.Errorf("%s is answered %q", command, got)
+			}
+		}
+		if got := p.do("EXEC"); !strings.HasPrefix(got, fmt.Sprintf("*%d\r\n", len(commands))) {
+			t.Errorf("%q are answered %q", commands, got)
+		}
+	}
+	// The client is where the last SELECT led it.
+	if got := p.do("GET", "user:2"); got != "$5\r\nplain\r\n" {
+		t.Errorf("GET in database 1 is answered %q", got)
+	}
+	s.rest()
+	if got := fmt.Sprint(s.table("SELECT id, name FROM users ORDER BY id")); got != "[[1 a] [2 a] [3 a] [4 a]]" {
+		t.Errorf("users are %s", got)
+	}
+}
+
 // Writes to one key cost MySQL one write for each flush, not for each SET.
 func TestSetsCoalesce(t *testing.T) {
 	t.Parallel()
