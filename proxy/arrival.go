@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"time"
 )
@@ -13,15 +14,18 @@ type peers struct{ addr, laddr string }
 
 // addrs is where the client comes from and where it connected to: as the PROXY header has it, if there was one.
 func (s *session) addrs() (addr, laddr string) {
-	if p := s.peers.Load(); p != nil {
-		return p.addr, p.laddr
-	}
-	local := s.conn.LocalAddr()
+	p := s.peers.Load()
+	return p.addr, p.laddr
+}
+
+// ends names the two ends of conn.
+func ends(conn net.Conn) *peers {
+	local := conn.LocalAddr()
 	if local.Network() == "unix" {
 		path := local.String() + ":0" // as Redis writes both; the client's end has no name
-		return path, path
+		return &peers{path, path}
 	}
-	return s.conn.RemoteAddr().String(), local.String()
+	return &peers{conn.RemoteAddr().String(), local.String()}
 }
 
 // handshake does what comes before the first command: the PROXY header and the TLS handshake.
@@ -63,7 +67,9 @@ func (s *session) greet(over *secured) error {
 		if err != nil {
 			return fmt.Errorf("PROXY header: %w", late(err))
 		}
-		s.peers.Store(p)
+		if p != nil {
+			s.peers.Store(p)
+		}
 	}
 	if over == nil {
 		return nil

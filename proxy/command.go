@@ -21,9 +21,12 @@ type command struct {
 	writes bool    // may change what its keys hold
 	keys   []keySpec
 	// scan says that the specs do not tell all keys, so any argument may be one.
-	scan   bool
-	subs   map[string]*command
-	listed bool // Redis listed the subcommands
+	scan bool
+	// onlyKey says that the first argument is the only key.
+	onlyKey bool
+	subs    map[string]*command
+	sub     bool // a subcommand
+	listed  bool // Redis listed the subcommands
 }
 
 // handler is how a session treats a command; nil forwards it, once its keys are found harmless.
@@ -130,6 +133,9 @@ func (k *keySpec) visit(args [][]byte, f func(key []byte) bool) bool {
 	return true
 }
 
+// plain reports whether the spec is for the first argument alone.
+func (k *keySpec) plain() bool { return k.index == 1 && k.keyword == "" && !k.keynum && k.last == 0 }
+
 func (k *keySpec) find(args [][]byte) int {
 	i, step := k.from, 1
 	if i < 0 {
@@ -167,7 +173,7 @@ func parseCommand(row any) (*command, string, error) {
 		return nil, "", fmt.Errorf("redis answered COMMAND with a row that is not understood: %.80v", row)
 	}
 	name, _ := f[0].(string)
-	c := &command{name: strings.ToUpper(strings.ReplaceAll(name, "|", " "))}
+	c := &command{name: strings.ToUpper(strings.ReplaceAll(name, "|", " ")), sub: strings.Contains(name, "|")}
 	c.arity = number(f[1])
 	flags := words(f[2])
 	c.writes = flags["write"]
@@ -191,6 +197,7 @@ func parseCommand(row any) (*command, string, error) {
 	} else {
 		c.scan = movable
 	}
+	c.onlyKey = !c.scan && len(c.keys) == 1 && c.keys[0].plain()
 	if len(f) > 9 {
 		for _, sub := range list(f[9]) {
 			sc, subName, err := parseCommand(sub)

@@ -135,6 +135,7 @@ func (d *deletion) lookUp(s *session, places []int64) error {
 			}
 		})
 	}
+	s.stepAside()
 	wg.Wait()
 	return first
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"keyrow/mapping"
 )
 
 // handlers are the commands that are more than forwarding; "name|sub" is a subcommand. queued is what they are inside
@@ -129,7 +131,7 @@ func (t *Commands) row(name string) *command {
 		c.subs = map[string]*command{}
 	}
 	if c.subs[sub] == nil {
-		c.subs[sub] = &command{name: c.name + " " + strings.ToUpper(sub)}
+		c.subs[sub] = &command{name: c.name + " " + strings.ToUpper(sub), sub: true}
 	}
 	return c.subs[sub]
 }
@@ -137,10 +139,7 @@ func (t *Commands) row(name string) *command {
 // dispatch decides what becomes of one command. From here a GET goes on in read.go, a SET in write.go, a MULTI in tx.go,
 // and whatever touches no mapped key through pass to the lane.
 func (s *session) dispatch(req request) {
-	c := s.srv.commands.find(req.args)
-	if c == nil {
-		c = &unknown
-	}
+	c := s.lookUp(req.args)
 	s.command = req.raw
 	if s.skip {
 		s.skip = false
@@ -165,6 +164,21 @@ func (s *session) dispatch(req request) {
 	}
 }
 
+// lookUp finds the row of a command. A client mostly sends what it sent before.
+func (s *session) lookUp(args [][]byte) *command {
+	if s.latest != nil && string(args[0]) == s.latestName {
+		return s.latest
+	}
+	c := s.srv.commands.find(args)
+	switch {
+	case c == nil:
+		return &unknown
+	case c.subs == nil && !c.sub && c != s.latest:
+		s.latest, s.latestName = c, string(args[0])
+	}
+	return c
+}
+
 // unknown stands for commands that Redis did not list. Redis refuses them, unless a module has been loaded since.
 var unknown = command{name: "a command that redis did not list when keyrow started", writes: true, scan: true}
 
@@ -184,18 +198,27 @@ func (s *session) objection(c *command, args [][]byte) (err error) {
 		return nil
 	}
 	maps := s.srv.maps.Load()
+	if c.onlyKey && len(args) > 1 {
+		return s.objectionTo(c, maps, args[1])
+	}
 	c.visit(args, func(key []byte) bool {
-		if s.srv.journal.Reserved(key) {
-			err = s.reserved()
-		} else if c.writes {
-			if m := maps.Match(key); m != nil {
-				err = refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of mapping %q; "+
-					"SET the whole row instead, nothing was changed", c.name, key, m.Name))
-			}
-		}
+		err = s.objectionTo(c, maps, key)
 		return err == nil
 	})
 	return err
+}
+
+func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
+	if s.srv.journal.Reserved(key) {
+		return s.reserved()
+	}
+	if c.writes {
+		if m := maps.Match(key); m != nil {
+			return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of mapping %q; "+
+				"SET the whole row instead, nothing was changed", c.name, key, m.Name))
+		}
+	}
+	return nil
 }
 
 func (s *session) reserved() error {
@@ -277,9 +300,10 @@ func (s *session) call(args ...[]byte) ([]byte, error) { return s.callRaw(append
 func (s *session) callRaw(wire []byte) ([]byte, error) {
 	s.settle()
 	c := &call{s: s, done: make(chan struct{})}
-	if err := s.lane.submit(wire, []entry{{s: s, op: c, n: 1}}); err != nil {
+	if err := s.lane.submit(s, wire, []entry{{s: s, op: c, n: 1}}); err != nil {
 		return nil, err
 	}
+	s.stepAside()
 	<-c.done
 	return c.b, c.err
 }

@@ -22,25 +22,36 @@ const (
 // lane is one connection to Redis, shared by many sessions and used full duplex. Sessions append whole commands to
 // out and what they expect for them to fifo; the writer writes out in one go; the reader frames the replies and hands
 // each to the expectation at the head. A lane connects again by itself, and no command is ever written twice.
+//
+// Writer and reader are the lane's loop, or two goroutines if the connection is more than a socket, which TLS is.
 type lane struct {
 	up   *upstream
 	set  *laneSet
+	loop *loop // nil: there are none
 	mu   sync.Mutex
 	work sync.Cond // out has bytes, or the connection ended
 	room sync.Cond // out was taken, or the state changed
 
 	// Guarded by mu.
-	state  laneState
-	reason error // why the lane is down
-	conn   net.Conn
-	out    []byte
-	spare  []byte
-	fifo   []entry
+	state    laneState
+	reason   error      // why the lane is down
+	conn     net.Conn   // served by goroutines
+	point    *endpoint  // served by the loop
+	failed   chan error // takes the first reason to give point up
+	out      []byte
+	spare    []byte
+	fifo     []entry
+	unsent   bool   // the loop will flush
+	untaken  []byte // what the socket did not take; it is written before anything else
+	full     bool   // the socket took no more and has not said since that it does
+	flushing bool   // somebody writes
 
 	private *private // what makes it the lane of one session; nil: shared
 
-	// The reader's own.
-	oob       bool // the reply under way answers no command
+	// The reader's own; on a loop, guarded by reading.
+	reading   sync.Mutex
+	left      []byte // bytes of a reply that take more to be told what they are
+	oob       bool   // the reply under way answers no command
 	head      entry
 	ready     []entry // entries taken from fifo, from readyAt on
 	readyAt   int
@@ -110,6 +121,12 @@ func (l *lane) serve() {
 
 // carry runs the lane over conn until conn fails, and answers what is outstanding then.
 func (l *lane) carry(conn net.Conn) {
+	if l.loop != nil {
+		if point := l.loop.adopt(conn); point != nil {
+			l.ride(point)
+			return
+		}
+	}
 	written := make(chan struct{})
 	go func() { l.write(conn); close(written) }()
 	err := l.read(conn)
@@ -150,7 +167,7 @@ func (l *lane) down(why error) {
 	l.fifo, l.out = nil, nil
 	l.room.Broadcast()
 	l.mu.Unlock()
-	fail(waiting, notApplied(why))
+	answerAll(waiting, notApplied(why))
 }
 
 func (l *lane) isClosed() bool {
@@ -168,6 +185,7 @@ func (l *lane) lose(err error) {
 	}
 	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)
 	l.conn, l.out, l.fifo = nil, nil, nil
+	l.untaken, l.full, l.flushing, l.unsent = nil, false, false, false
 	l.work.Broadcast()
 	l.room.Broadcast()
 	l.mu.Unlock()
@@ -180,11 +198,11 @@ func (l *lane) lose(err error) {
 		// A part of the reply is with the client already: no error can follow it.
 		l.head.s.kill(err)
 	}
-	l.head, l.ready, l.readyAt, l.framer, l.collected = entry{}, nil, 0, replyFramer{}, nil
-	fail(waiting, upstreamError("connection to redis lost, so it is unknown whether the command was applied: "+err.Error()))
+	l.head, l.ready, l.readyAt, l.framer, l.collected, l.left = entry{}, nil, 0, replyFramer{}, nil, nil
+	answerAll(waiting, upstreamError("connection to redis lost, so it is unknown whether the command was applied: "+err.Error()))
 }
 
-func fail(waiting []entry, err error) {
+func answerAll(waiting []entry, err error) {
 	for _, e := range waiting {
 		switch {
 		case e.n == 0:
@@ -208,6 +226,9 @@ func (l *lane) close() {
 	l.mu.Lock()
 	l.state = laneClosed
 	conn := l.conn
+	if l.point != nil {
+		l.fail(errClosed)
+	}
 	l.work.Broadcast()
 	l.room.Broadcast()
 	l.mu.Unlock()
@@ -216,15 +237,25 @@ func (l *lane) close() {
 	}
 }
 
-// submit queues whole commands and what is expected for them. It waits while the lane has more than laneBacklog
+// submit queues whole commands of s and what is expected for them. It waits while the lane has more than laneBacklog
 // bytes to write: that is what pauses the reading of clients. Nothing is queued when it returns an error.
-func (l *lane) submit(wire []byte, entries []entry) error {
+func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 	l.mu.Lock()
 	for len(l.out) > laneBacklog && l.state != laneDown && l.state != laneClosed {
+		s.stepAside()
 		l.room.Wait()
 	}
 	err := l.push(wire, entries)
+	later := s.leads && l.point != nil
+	if later && !l.unsent {
+		// With what other sessions add before the loop is through with them.
+		l.unsent = true
+		s.point.loop.unsent = append(s.point.loop.unsent, l)
+	}
 	l.mu.Unlock()
+	if !later {
+		l.flush()
+	}
 	return err
 }
 
@@ -351,6 +382,14 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 	}
 	for pos < len(b) {
 		fresh := l.framer.idle()
+		if fresh && l.private == nil && !l.oob && !pushed && l.head.n > 0 && l.head.op == nil {
+			if n := simple(b[pos:]); n > 0 { // what most replies are
+				pos += n
+				ended++
+				l.head.n--
+				continue
+			}
+		}
 		if l.private != nil && fresh && !l.oob {
 			if l.private.sync.Load() && b[pos] != '-' {
 				if next, ok := l.pop(); ok {

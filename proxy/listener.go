@@ -169,6 +169,9 @@ func (s *Server) closeListeners() {
 
 // Serve accepts clients until Shutdown, then returns nil.
 func (s *Server) Serve() error {
+	if ok, err := s.startLoops(); !ok {
+		return err
+	}
 	// The anonymous lanes stand before the first client comes, so that whether Redis wants authentication is known.
 	set := s.upstream.acquire(laneKey{})
 	defer s.upstream.release(set)
@@ -179,6 +182,9 @@ func (s *Server) Serve() error {
 		return nil
 	}
 	s.wg.Go(func() { s.upstream.tend(s.done) })
+	if s.cfg.IdleTimeout > 0 && len(s.loops) > 0 {
+		s.wg.Go(s.lookAround)
+	}
 	var accepting sync.WaitGroup
 	for _, l := range s.listeners {
 		accepting.Add(1)
@@ -269,14 +275,9 @@ func (s *Server) accept(l *listener, conn net.Conn) {
 	s.sessions[client] = struct{}{}
 	s.wg.Add(1)
 	s.mu.Unlock()
-	go func() {
-		defer s.wg.Done()
-		client.serve()
-		s.mu.Lock()
-		delete(s.sessions, client)
-		s.mu.Unlock()
-		s.clients.Add(-1)
-	}()
+	if l.tls || s.cfg.ProxyProtocol || !client.board() {
+		go client.serve()
+	}
 }
 
 // validate calls bad for every address that cannot be listened on.

@@ -118,20 +118,18 @@ func TestTCPKeepAlive(t *testing.T) {
 		c.send("PING")
 		up.expect("PING")
 		one := r.srv.client(func(*session) bool { return true })
-		_ = one.raw.Control(func(fd uintptr) {
-			for _, o := range []struct{ level, option, want int }{
-				{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, tt.on},
-				{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
-				{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, tt.idle},
-				{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, tt.interval},
-				{syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, tt.count},
-			} {
-				if got, err := syscall.GetsockoptInt(int(fd), o.level, o.option); err != nil || got != o.want && o.want != 0 ||
-					o.option == syscall.SO_KEEPALIVE && got != o.want {
-					t.Errorf("%v: option %d of level %d is %d, %v, want %d", tt.every, o.option, o.level, got, err, o.want)
-				}
+		for _, o := range []struct{ level, option, want int }{
+			{syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, tt.on},
+			{syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, tt.idle},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, tt.interval},
+			{syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT, tt.count},
+		} {
+			if got, err := syscall.GetsockoptInt(one.fd(), o.level, o.option); err != nil || got != o.want && o.want != 0 ||
+				o.option == syscall.SO_KEEPALIVE && got != o.want {
+				t.Errorf("%v: option %d of level %d is %d, %v, want %d", tt.every, o.option, o.level, got, err, o.want)
 			}
-		})
+		}
 	}
 }
 
@@ -359,4 +357,14 @@ proxy.tls.key: missing; name the file of the certificate's key, in PEM`},
 			t.Errorf("%s\nwant\n%s", got, tt.want)
 		}
 	}
+}
+
+// fd is the descriptor of the client's connection.
+func (s *session) fd() (fd int) {
+	if s.point != nil {
+		return s.point.fd
+	}
+	raw, _ := s.conn.(syscall.Conn).SyscallConn()
+	_ = raw.Control(func(is uintptr) { fd = int(is) })
+	return fd
 }

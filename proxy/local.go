@@ -57,7 +57,7 @@ func (s *session) ask(key laneKey, args ...[]byte) ([]byte, error) {
 	if s.pinned() {
 		return s.call(args...)
 	}
-	return s.srv.upstream.try(key, args...)
+	return s.try(key, args...)
 }
 
 // hello serves HELLO. The reply is that of a lane that speaks the protocol asked for.
@@ -188,7 +188,7 @@ func (s *session) reset(_ *command, req request) {
 	s.settle()
 	s.name, s.silent = "", false
 	s.mute(false)
-	s.srv.upstream.welcome()
+	s.welcomed()
 	s.enter(laneKey{})
 	s.answer([]byte("+RESET\r\n"))
 }

@@ -5,20 +5,20 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
 )
 
 // outbox puts a client's replies in order and writes them. Replies arrive from the lane's reader in the order of the
 // commands, except that a reply may be owed until a row is loaded: it leaves a hole, and what comes behind it waits.
 //
-// Whoever delivers writes to the socket with one non-blocking write. Only what the socket did not take is copied and
-// left to a writer goroutine, which lives until it is written.
+// Whoever delivers writes to the socket, without waiting. Only what the socket did not take is copied, and follows when
+// the loop says that it takes more. Over TLS a writer goroutine brings everything, and lives until it is written.
 type outbox struct {
-	conn  net.Conn
-	raw   syscall.RawConn // nil over TLS: replies cannot be written to the socket as they are
-	limit int             // bytes that may wait for a client that does not read
-	wg    sync.WaitGroup  // the writer
+	conn  net.Conn       // the client's connection, or
+	point *endpoint      // the same on a loop
+	limit int            // bytes that may wait for a client that does not read
+	wg    sync.WaitGroup // the writer
+	// died is called once the connection is closed, with mu held.
+	died func()
 
 	// Written with mu held.
 	answered atomic.Int64 // replies that reached their place
@@ -35,13 +35,8 @@ type outbox struct {
 	held    []*hole // holes and what stands behind them
 	out     []byte  // bytes for the writer
 	spare   []byte
-	writing bool // the writer runs; nobody else may write
+	writing bool // out waits for the socket or is in the hands of the writer; nobody else may write
 	dead    error
-
-	direct  []byte // argument and results of attempt
-	wrote   int
-	failed  error
-	attempt func(fd uintptr) bool
 }
 
 // hole is a reply that is still owed, or one that waits behind such a hole.
@@ -50,22 +45,9 @@ type hole struct {
 	filled bool
 }
 
-func newOutbox(conn net.Conn, limit int) *outbox {
-	o := &outbox{conn: conn, limit: limit}
+func (o *outbox) init(conn net.Conn, limit int) {
+	o.conn, o.limit = conn, limit
 	o.moved.L = &o.mu
-	if sc, ok := conn.(syscall.Conn); ok {
-		o.raw, _ = sc.SyscallConn()
-	}
-	// Kept as a field so that no delivery allocates a closure.
-	o.attempt = func(fd uintptr) bool {
-		for {
-			o.wrote, o.failed = syscall.Write(int(fd), o.direct)
-			if o.failed != syscall.EINTR {
-				return true // also when the socket is full: waiting is the writer's part
-			}
-		}
-	}
-	return o
 }
 
 // deliver takes b, in which replies replies end.
@@ -151,6 +133,8 @@ func (o *outbox) account(replies int) {
 
 var errUnread = errors.New("more than output_limit of its replies were left unread")
 
+var errLeftUnread = errors.New("its last replies were left unread")
+
 // room closes a client that lets more than limit bytes pile up; mu is held.
 func (o *outbox) room(n int) bool {
 	if o.dead == nil && o.pending.Load()+int64(n) > int64(o.limit) {
@@ -159,36 +143,58 @@ func (o *outbox) room(n int) bool {
 	return o.dead == nil
 }
 
-// write sends b now or leaves it to the writer; mu is held.
+// write sends b now or leaves it for later; mu is held.
 func (o *outbox) write(b []byte) {
 	if o.dead != nil || len(b) == 0 {
 		return
 	}
-	if !o.writing && o.raw != nil {
-		o.direct = b
-		err := o.raw.Write(o.attempt)
-		o.direct = nil
-		switch {
-		case err != nil:
+	if !o.writing && o.point != nil {
+		n, err := o.point.write(b)
+		if err != nil {
 			o.end(err)
 			return
-		case o.failed == nil:
-			b = b[o.wrote:]
-		case o.failed != syscall.EAGAIN:
-			o.end(o.failed)
-			return
 		}
+		b = b[n:]
 	}
 	if len(b) == 0 || !o.room(len(b)) {
 		return
 	}
 	o.out = append(o.out, b...)
 	o.pending.Add(int64(len(b)))
-	if !o.writing {
-		o.writing = true
+	if o.writing {
+		return
+	}
+	o.writing = true
+	if o.point == nil {
 		o.wg.Add(1)
 		go o.drain()
+		return
 	}
+	// The loop may have seen that the socket takes more, and passed over it, before pending said that something waits.
+	o.writeOn()
+}
+
+// resume writes on: the loop has seen that the socket takes more.
+func (o *outbox) resume() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.writing && o.dead == nil {
+		o.writeOn()
+	}
+}
+
+// writeOn writes what waits, as far as the socket takes it; mu is held.
+func (o *outbox) writeOn() {
+	n, err := o.point.write(o.out)
+	if err != nil {
+		o.end(err)
+		return
+	}
+	o.pending.Add(-int64(n))
+	if o.out = o.out[n:]; len(o.out) == 0 {
+		o.out, o.writing = nil, false
+	}
+	o.account(0)
 }
 
 // drain writes what is waiting and ends.
@@ -246,32 +252,14 @@ func (o *outbox) end(err error) {
 	o.gone.Store(true)
 	o.out, o.held = nil, nil
 	o.pending.Store(0)
-	_ = o.conn.Close()
+	if o.point != nil {
+		o.point.close()
+		o.writing = false
+	} else {
+		_ = o.conn.Close()
+	}
+	o.died()
 	if o.waiting {
 		o.moved.Signal()
 	}
-}
-
-// await blocks until cond holds or the client is gone, and reports which. cond is evaluated with mu held, after
-// every delivery. Only the session's goroutine calls it.
-func (o *outbox) await(cond func() bool) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.waiting = true
-	for o.dead == nil && !cond() {
-		o.moved.Wait()
-	}
-	o.waiting = false
-	return o.dead == nil
-}
-
-// flush waits until everything delivered is written, for as long as grace, and ends the connection.
-func (o *outbox) flush(grace time.Duration) {
-	_ = o.conn.SetWriteDeadline(time.Now().Add(grace))
-	o.await(func() bool { return o.pending.Load() == 0 && !o.writing })
-	if c, ok := o.conn.(*secured); ok {
-		_ = c.CloseWrite() // else the client cannot tell the end from a connection that was cut
-	}
-	o.kill(net.ErrClosed)
-	o.wg.Wait()
 }

@@ -84,7 +84,7 @@ func (s *session) rested() {
 	switch {
 	case s.holding:
 		if s.answered.Load() >= s.owed {
-			_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the session's goroutine
+			s.wake()
 		}
 	case s.parked:
 		if s.pinned() && s.answered.Load() == s.owed && len(s.held) == 0 && s.clean() {
@@ -108,12 +108,21 @@ func (s *session) park() {
 }
 
 func (s *session) unpark() {
-	if !s.parked {
+	if !s.parked && !s.holding {
 		return
 	}
 	s.mu.Lock()
-	s.parked = false
+	s.parked, s.holding = false, false
 	s.mu.Unlock()
+}
+
+// wake has a session that waits for its client look again; mu is held.
+func (s *session) wake() {
+	if s.point != nil {
+		s.nudge()
+	} else {
+		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 // own forwards a command on a connection of the session's own, from which it goes back by itself.
@@ -161,9 +170,10 @@ func (s *session) standBy() error {
 			return nil
 		}
 		err := s.fetch()
-		s.mu.Lock()
-		s.holding = false
-		s.mu.Unlock()
+		if err == errNothing {
+			return err
+		}
+		s.unpark()
 		// The deadline may have been moved to the past by rested.
 		serving := s.srv.wait(s, s.srv.cfg.IdleTimeout/idleTicks)
 		switch {
@@ -255,7 +265,7 @@ func (s *session) relayed(c *command, req request) {
 
 // relay sends a command for which no reply is counted.
 func (s *session) relay(req request) {
-	if err := s.lane.submit(req.raw, nil); err != nil {
+	if err := s.lane.submit(s, req.raw, nil); err != nil {
 		s.kill(err)
 	}
 }

@@ -49,11 +49,12 @@ func (u *upstream) own(set *laneSet, s *session) (*lane, error) {
 			return l, nil
 		}
 	}
+	s.stepAside()
 	conn, err := u.connect(set.key)
 	if err != nil {
 		return nil, err
 	}
-	l := &lane{up: u, set: set, state: laneUp, conn: conn}
+	l := &lane{up: u, set: set, loop: u.loopOf(s), state: laneUp, conn: conn}
 	l.work.L, l.room.L = &l.mu, &l.mu
 	l.private = &private{lane: l}
 	if reply, err := u.ask(conn, []byte("CLIENT"), []byte("ID")); err != nil {

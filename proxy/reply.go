@@ -61,6 +61,21 @@ func (f *replyFramer) feed(b []byte) (n int, done bool, err error) {
 	return n, false, nil
 }
 
+// simple is the length of the reply that b begins with, if it is a whole one and no aggregate, else 0.
+func simple(b []byte) int {
+	switch b[0] {
+	case '$':
+		if size, at := count(b, 0, '$'); at > 0 && at+size+2 <= len(b) {
+			return at + size + 2
+		}
+	case '+', ':', '-':
+		if end := bytes.IndexByte(b, '\n'); end > 1 && b[end-1] == '\r' {
+			return end + 1
+		}
+	}
+	return 0
+}
+
 // line takes in one line and reports whether it completes an element by itself.
 func (f *replyFramer) line(line []byte) (leaf bool, err error) {
 	switch line[0] {

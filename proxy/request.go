@@ -74,6 +74,9 @@ func (f *requestFramer) next(noAuth bool) (request, error) {
 				return request{}, errShort
 			}
 			f.start = f.pos
+			if !noAuth && f.whole() {
+				return request{raw: f.buf[f.start:f.pos], args: f.out}, nil
+			}
 			f.odd = false
 			f.args = f.args[:0]
 			if f.buf[f.pos] != '*' {
@@ -108,6 +111,51 @@ func (f *requestFramer) next(noAuth bool) (request, error) {
 		}
 		return req, nil
 	}
+}
+
+// whole cuts the next command if it is there as a whole and written as clients do. If not, nothing is cut, and it
+// remains to be seen why.
+func (f *requestFramer) whole() bool {
+	b := f.buf
+	n, at := count(b, f.pos, '*')
+	if n == 0 || n > maxArgs {
+		return false
+	}
+	args := f.out[:0]
+	for range n {
+		var size int
+		size, at = count(b, at, '$')
+		end := at + size
+		if at == 0 || size > f.maxBulk || end+2 > len(b) || b[end] != '\r' || b[end+1] != '\n' {
+			f.out = args
+			return false
+		}
+		args = append(args, b[at:end:end])
+		at = end + 2
+	}
+	f.out, f.pos = args, at
+	return true
+}
+
+// count reads a header line at b[at:] that begins with kind and has up to nine digits, and returns the number and
+// where the next line begins, or zeros if there is something else.
+func count(b []byte, at int, kind byte) (n, next int) {
+	if at >= len(b) || b[at] != kind {
+		return 0, 0
+	}
+	for i := at + 1; i < len(b) && i < at+11; i++ {
+		c := b[i]
+		if digit := c - '0'; digit <= 9 {
+			n = n*10 + int(digit)
+			continue
+		}
+		// Redis takes no zeros in front.
+		if c != '\r' || i+1 >= len(b) || b[i+1] != '\n' || i == at+1 || b[at+1] == '0' && i > at+2 {
+			break
+		}
+		return n, i + 2
+	}
+	return 0, 0
 }
 
 // arguments cuts the arguments that are still to come.

@@ -1,10 +1,10 @@
 // Package proxy is the RESP side of keyrow: it takes commands from clients, sends them to Redis over shared
 // connections, and leads reads and writes of mapped keys through the read path and the write path.
 //
-// [Server] accepts clients. A session (one goroutine a client) cuts commands out of the client's bytes and dispatches
-// them; a lane (one connection to Redis, a writer and a reader goroutine) carries them and hands the replies to the
-// clients' outboxes. Follow a GET from session.commands through dispatch and get to lane.consume, and a SET through
-// set and run.
+// [Server] accepts clients. A loop waits for all of their connections and runs the session of each that has sent
+// something: it cuts commands out of the client's bytes and dispatches them. A lane (one connection to Redis) carries
+// them and hands the replies to the clients' outboxes. Follow a GET from session.commands through dispatch and get to
+// lane.consume, and a SET through set and run.
 package proxy
 
 import (
@@ -75,13 +75,19 @@ type Server struct {
 	log      zerolog.Logger
 	report   func(line func(name string, n int64))
 	at       func(point string)
+	hooked   bool // at may wait
 	stats    Stats
 
 	listeners []*listener
 	tls       *tls.Config // of the listeners for TLS
 	rare      zerolog.Logger
+	loops     []*loop
+	loopCount int
+	nextLoop  atomic.Uint32
+	leaders   sync.WaitGroup // a goroutine of each loop
 	clients   atomic.Int64
 	ids       atomic.Int64
+	drains    atomic.Bool // draining, without mu
 	done      chan struct{}
 	wg        sync.WaitGroup // sessions, accepting, and the tending of lanes
 
@@ -96,14 +102,14 @@ func New(o Options) *Server {
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
 		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		rare: rarely(o.Log),
-		done: make(chan struct{}), sessions: map[*session]struct{}{},
+		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
 	s.upstream.dismissed = s.dismissed
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
 	}
-	if s.at == nil {
+	if s.hooked = s.at != nil; !s.hooked {
 		s.at = func(string) {}
 	}
 	return s
@@ -153,12 +159,76 @@ func (s *Server) wait(client *session, d time.Duration) bool {
 	if s.draining {
 		return false
 	}
-	var until time.Time
-	if d > 0 {
-		until = time.Now().Add(d)
+	if client.conn != nil {
+		var until time.Time
+		if d > 0 {
+			until = time.Now().Add(d)
+		}
+		_ = client.conn.SetReadDeadline(until)
 	}
-	_ = client.conn.SetReadDeadline(until)
 	return true
+}
+
+// startLoops starts the loops. It returns false when there is nothing to serve.
+func (s *Server) startLoops() (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false, nil
+	}
+	loops, err := newLoops(s.loopCount)
+	if err != nil {
+		return false, err
+	}
+	s.loops, s.upstream.loops = loops, loops
+	for _, l := range loops {
+		s.leaders.Add(1)
+		go l.lead(s.loopEnded)
+	}
+	return true, nil
+}
+
+// loop is the loop for the next session, or nil if there are none.
+func (s *Server) loop() *loop {
+	if len(s.loops) == 0 {
+		return nil
+	}
+	return s.loops[int(s.nextLoop.Add(1))%len(s.loops)]
+}
+
+// loopEnded is called by a loop that was closed.
+func (s *Server) loopEnded() { s.leaders.Done() }
+
+// left forgets a session that has ended.
+func (s *Server) left(client *session) {
+	s.mu.Lock()
+	delete(s.sessions, client)
+	s.mu.Unlock()
+	s.clients.Add(-1)
+	s.wg.Done()
+}
+
+// lookAround has sessions on loops see whether their clients are idle, until the server drains.
+func (s *Server) lookAround() {
+	tick := time.NewTicker(s.cfg.IdleTimeout / idleTicks)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-tick.C:
+			s.mu.Lock()
+			for client := range s.sessions {
+				client.mu.Lock()
+				if client.point != nil {
+					client.look.Store(true)
+					client.nudge()
+				}
+				client.mu.Unlock()
+			}
+			s.mu.Unlock()
+		}
+	}
 }
 
 func (s *Server) isDraining() bool {
@@ -177,8 +247,11 @@ func (s *Server) Shutdown(ctx context.Context) {
 		return
 	}
 	s.draining = true
+	s.drains.Store(true)
 	for client := range s.sessions {
-		_ = client.conn.SetReadDeadline(time.Unix(1, 0))
+		client.mu.Lock()
+		client.wake()
+		client.mu.Unlock()
 	}
 	s.mu.Unlock()
 	close(s.done)
@@ -195,7 +268,10 @@ func (s *Server) Shutdown(ctx context.Context) {
 		s.mu.Unlock()
 		s.upstream.close()
 		<-ended
-		return
 	}
 	s.upstream.close()
+	for _, l := range s.loops {
+		l.close()
+	}
+	s.leaders.Wait()
 }

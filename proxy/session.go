@@ -2,11 +2,9 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/tidwall/redcon"
@@ -24,19 +22,29 @@ const (
 // readBuffers lends buffers to sessions while they have bytes to look at, so that an idle client costs none.
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, readChunk); return &b }}
 
-// session is one client. Its goroutine only reads: it cuts commands, adds them to a lane and goes back to reading.
-// The replies are brought to the client by the lane's reader, through the outbox.
+// session is one client. It cuts commands, adds them to a lane and goes back to its client. The replies are brought to
+// the client by who reads the lane, through the outbox.
+//
+// A session runs on its loop, from when its client has sent something until it has to wait for its client again. Over
+// TLS it has a goroutine of its own instead.
 type session struct {
-	*outbox
+	outbox
 	srv *Server
 	id  int64
 	in  requestFramer
+
+	turn  atomic.Int32 // whether somebody runs the session
+	leads bool         // who runs it leads the loop
+	more  atomic.Bool  // there may be something to read
+	hung  atomic.Bool  // the client will send nothing further
+	look  atomic.Bool  // it is time to see whether the client is idle
+	taken int          // bytes read in this turn
 
 	key   laneKey // who the client is and where it stands
 	lanes *laneSet
 	lane  *lane
 	name  string                // CLIENT SETNAME
-	peers atomic.Pointer[peers] // what a PROXY header said
+	peers atomic.Pointer[peers] // where it comes from and connected to, as the PROXY header has it if there is one
 
 	fetched int64 // reads that brought something
 	idle    idleness
@@ -54,15 +62,15 @@ type session struct {
 	quit  bool
 
 	command []byte // the command being dispatched, as RESP
-	silent  bool   // CLIENT REPLY OFF
-	skip    bool   // CLIENT REPLY SKIP: the next command's reply is dropped
+
+	latest     *command // the row of the last command without subcommands
+	latestName string   // how the client wrote its name
+	silent     bool     // CLIENT REPLY OFF
+	skip       bool     // CLIENT REPLY SKIP: the next command's reply is dropped
 
 	scratch []byte // a reply or an image being made
 
-	lent    *[]byte // the buffer in `in`, to be given back
-	got     int     // result of receive
-	readErr error
-	receive func(fd uintptr) bool
+	lent *[]byte // the buffer in `in`, to be given back
 }
 
 // batch is what a session has cut from the bytes at hand and not submitted yet.
@@ -75,27 +83,17 @@ type batch struct {
 }
 
 func newSession(srv *Server, conn net.Conn, id int64) *session {
-	s := &session{outbox: newOutbox(conn, srv.cfg.OutputLimit), srv: srv, id: id, in: newRequestFramer(srv.cfg.MaxBulk)}
-	s.receive = func(fd uintptr) bool {
-		if s.lent == nil {
-			s.borrow()
-		}
-		for {
-			s.got, s.readErr = syscall.Read(int(fd), s.in.more())
-			switch {
-			case s.readErr == syscall.EINTR:
-			case s.readErr == syscall.EAGAIN:
-				s.giveBack()
-				return false // called again once there is something to read
-			default:
-				return true
-			}
-		}
-	}
+	s := &session{srv: srv, id: id, in: newRequestFramer(srv.cfg.MaxBulk)}
+	s.outbox.init(conn, srv.cfg.OutputLimit)
+	s.died = s.nudge
+	s.peers.Store(ends(conn))
 	return s
 }
 
 func (s *session) borrow() {
+	if s.lent != nil {
+		return
+	}
 	s.lent = readBuffers.Get().(*[]byte)
 	s.in.lend(*s.lent)
 }
@@ -117,16 +115,28 @@ func (s *session) giveBack() {
 	}
 }
 
-// serve reads commands until the client is gone, has said goodbye or has sent nonsense, then lets the replies that
-// are still owed arrive, and closes.
+// serve runs a session that has a goroutine of its own, until it ends or goes over to a loop.
 func (s *session) serve() {
 	if err := s.handshake(); err != nil {
 		s.kill(err)
+		s.srv.left(s)
 		return
 	}
-	s.srv.upstream.welcome()
-	s.enter(laneKey{})
-	err := s.commands()
+	if !s.board() {
+		s.begin()
+		s.finish(s.commands())
+	}
+}
+
+func (s *session) begin() {
+	if s.lanes == nil {
+		s.welcomed()
+		s.enter(laneKey{})
+	}
+}
+
+// finish lets the replies that are still owed arrive, and closes. The session's commands ended with err.
+func (s *session) finish(err error) {
 	s.submit()
 	if s.pinned() && s.lane.private.patient.Load() {
 		// A BLPOP whose client is gone must not take what is pushed next.
@@ -141,8 +151,10 @@ func (s *session) serve() {
 	if s.pinned() {
 		s.unpin(s.answered.Load() == s.owed && s.clean())
 	}
+	s.giveBack()
 	s.srv.upstream.release(s.lanes)
 	s.logEnd(err)
+	s.srv.left(s)
 }
 
 // logEnd logs why the session ended: its commands did with err.
@@ -158,6 +170,8 @@ func (s *session) logEnd(err error) {
 	}
 }
 
+// commands runs the client's commands until there are no more, or, on a loop, until they have to be waited for: then it
+// fails with errNothing.
 func (s *session) commands() error {
 	for {
 		if err := s.standBy(); err != nil {
@@ -177,6 +191,9 @@ func (s *session) commands() error {
 			}
 			s.park()
 			err := s.fetch()
+			if err == errNothing {
+				return err
+			}
 			s.unpark()
 			if err == nil {
 				s.fetched++
@@ -203,30 +220,26 @@ func (s *session) pause() error {
 	return nil
 }
 
-// fetch reads what the client has sent, waiting for it without a buffer.
+// fetch reads what the client has sent. On a loop it fails with errNothing if that is nothing; else it waits for it,
+// over TLS without a buffer.
 func (s *session) fetch() error {
+	if s.point != nil {
+		return s.fetchReady()
+	}
 	if c, ok := s.conn.(*secured); ok {
 		return s.fetchSecured(c)
 	}
-	if err := s.raw.Read(s.receive); err != nil {
-		return err
-	}
-	if s.readErr != nil {
-		return s.readErr
-	}
-	if s.got == 0 {
-		return io.EOF
-	}
-	s.in.read(s.got)
-	return nil
+	s.borrow()
+	n, err := s.conn.Read(s.in.more())
+	s.in.read(n)
+	s.giveBack()
+	return err
 }
 
 // fetchSecured is fetch over TLS.
 func (s *session) fetchSecured(c *secured) error {
 	for {
-		if s.lent == nil {
-			s.borrow()
-		}
+		s.borrow()
 		n, err := c.Read(s.in.more())
 		s.in.read(n)
 		switch {
@@ -242,11 +255,41 @@ func (s *session) fetchSecured(c *secured) error {
 	}
 }
 
+// loop is the loop that the session is on, or nil.
+func (s *session) loop() *loop {
+	if s.point == nil {
+		return nil
+	}
+	return s.point.loop
+}
+
+// welcomed is upstream.welcome, from a session.
+func (s *session) welcomed() {
+	if !s.srv.upstream.known() {
+		s.stepAside()
+		s.srv.upstream.welcome()
+	}
+}
+
+// try is upstream.try, from a session.
+func (s *session) try(key laneKey, args ...[]byte) ([]byte, error) {
+	s.stepAside()
+	return s.srv.upstream.try(key, args...)
+}
+
+// at is Server.at, from a session.
+func (s *session) at(point string) {
+	if s.srv.hooked {
+		s.stepAside()
+	}
+	s.srv.at(point)
+}
+
 // enter moves the session, which is owed nothing, to the lanes for key.
 func (s *session) enter(key laneKey) {
 	old := s.lanes
 	s.lanes = s.srv.upstream.acquire(key)
-	s.key, s.lane = key, s.lanes.pick()
+	s.key, s.lane = key, s.lanes.pick(s.loop())
 	s.home.Store(s.lanes)
 	if old != nil {
 		s.srv.upstream.release(old)
@@ -299,9 +342,9 @@ func (s *session) submit() {
 		return
 	}
 	s.owed += b.replies
-	if err := s.lane.submit(b.wire, b.entries); err != nil {
+	if err := s.lane.submit(s, b.wire, b.entries); err != nil {
 		s.arrive()
-		fail(b.entries, err)
+		answerAll(b.entries, err)
 		if errors.Is(err, errDismissed) {
 			s.kill(err)
 		}

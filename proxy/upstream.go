@@ -60,9 +60,26 @@ type laneSet struct {
 	since    time.Time // when sessions became 0
 }
 
-// pick chooses the lane of a new session.
-func (set *laneSet) pick() *lane {
-	return set.lanes[int(set.next.Add(1))%len(set.lanes)]
+// pick chooses the lane of a new session: one of its own loop's, if it is on one.
+func (set *laneSet) pick(on *loop) *lane {
+	next := int(set.next.Add(1))
+	for i := range set.lanes {
+		if l := set.lanes[(next+i)%len(set.lanes)]; on == nil || l.loop == on {
+			return l
+		}
+	}
+	return set.lanes[next%len(set.lanes)]
+}
+
+// loopOf is the loop for a lane that s alone uses.
+func (u *upstream) loopOf(s *session) *loop {
+	switch {
+	case s.point != nil:
+		return s.point.loop
+	case len(u.loops) > 0:
+		return u.loops[int(s.id)%len(u.loops)]
+	}
+	return nil
 }
 
 // laneIdle is how long a lane set without sessions is kept.
@@ -73,11 +90,13 @@ type upstream struct {
 	cfg Upstream
 	log zerolog.Logger
 	wg  sync.WaitGroup
+	// loops are the server's; lanes are spread over them.
+	loops []*loop
 	// dismissed closes the sessions of a lane set.
 	dismissed func(*laneSet)
 	// probe lets one session at a time find out whether Redis wants authentication of new clients.
 	probe  sync.Mutex
-	probed time.Time // guarded by probe
+	probed atomic.Int64 // when that was done, Unix nanoseconds
 	// noAuth remembers whether Redis wanted authentication when a session's lane last connected without any.
 	noAuth atomic.Bool
 
@@ -100,8 +119,11 @@ func (u *upstream) acquire(key laneKey) *laneSet {
 	set := u.sets[key]
 	if set == nil {
 		set = &laneSet{key: key, closed: make(chan struct{}), noAuth: u.noAuth.Load()}
-		for range u.cfg.Lanes {
+		for i := range u.cfg.Lanes {
 			l := &lane{up: u, set: set}
+			if len(u.loops) > 0 {
+				l.loop = u.loops[i%len(u.loops)]
+			}
 			l.work.L, l.room.L = &l.mu, &l.mu
 			set.lanes = append(set.lanes, l)
 			if u.closed { // a session that was cut off, which nobody waits for here
@@ -122,17 +144,20 @@ func (u *upstream) acquire(key laneKey) *laneSet {
 // probeEvery is how long a password that Redis was given may go unnoticed by those who come without one.
 const probeEvery = time.Second
 
+// known reports whether welcome has been called of late.
+func (u *upstream) known() bool { return time.Now().UnixNano()-u.probed.Load() < int64(probeEvery) }
+
 // welcome finds out, at most every probeEvery, whether Redis still lets in who does not authenticate. The lanes that
 // such sessions share were let in when they connected, which says nothing of now; if that has changed, they are left to
 // those who are on them.
 func (u *upstream) welcome() {
 	u.probe.Lock()
 	defer u.probe.Unlock()
-	if time.Since(u.probed) < probeEvery {
+	if u.known() {
 		return
 	}
 	conn, err := u.connect(laneKey{})
-	u.probed = time.Now() // failed or not: clients must not wait one after the other for a Redis that does not answer
+	u.probed.Store(time.Now().UnixNano()) // failed or not: clients must not wait one after the other for a Redis that does not answer
 	if err != nil {
 		return // the lanes will say so
 	}

@@ -164,7 +164,7 @@ func (s *session) transactional() bool {
 		return true
 	}
 	s.settle()
-	reply, err := s.srv.upstream.try(s.key, []byte("MULTI"))
+	reply, err := s.try(s.key, []byte("MULTI"))
 	switch {
 	case err != nil:
 		s.refuse(notApplied(err))
@@ -314,7 +314,7 @@ func (s *session) endRun() {
 		return
 	}
 	s.run = nil
-	s.srv.at("set.before-exec")
+	s.at("set.before-exec")
 	s.batch.append(func(w []byte) []byte { return r.encode(w, time.Now().UnixMilli()) })
 	s.expect(entry{s: s, op: r, n: r.steps}, int64(r.replies()))
 	if r.each && len(r.sets) > 1 {
