@@ -96,14 +96,15 @@ func (b *bench) alternate(ctx context.Context, c contest, targets []*target) err
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			if err != nil {
-				s.Failed = err.Error()
+			if err == nil {
+				s.Samples = append(s.Samples, got)
 				continue
 			}
-			s.Samples = append(s.Samples, got)
-		}
-		if c.Targets[0].Failed != "" {
-			break
+			s.Failed = err.Error()
+			if i == 0 {
+				b.enter(c)
+				return nil
+			}
 		}
 	}
 	b.enter(c)

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io"
 	"math"
+	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -73,6 +78,50 @@ func TestSeries(t *testing.T) {
 	// One that failed after the first round.
 	if got := (series{Samples: rates(500)}).ratio(direct); got != 0.5 {
 		t.Errorf("ratio %v, not 0.5", got)
+	}
+}
+
+// What fails is told with its reason, and takes part no more; without the direct connection there is nothing to compare.
+func TestAlternateFailures(t *testing.T) {
+	runs := map[string]int{}
+	failing := func(name string, at int) *target {
+		return &target{name: name, run: func(context.Context) (outcome, error) {
+			runs[name]++
+			if runs[name] == at {
+				return outcome{}, errors.New(name + " broke")
+			}
+			return outcome{Requests: 100, PerSecond: 1000, P50: 1}, nil
+		}}
+	}
+	b := &bench{options: options{rounds: 4, limit: time.Minute}, redisPID: os.Getpid(), mysqlPID: os.Getpid(),
+		report: &report{}, progress: &progress{out: io.Discard}}
+	c := contest{Scenario: "passthrough", Cell: cell{"get", 100, 1, 1}}
+	if err := b.alternate(t.Context(), c, []*target{failing("direct", 3), failing("keyrow", 2), failing("haproxy", 0)}); err != nil {
+		t.Fatal(err)
+	}
+	if runs["direct"] != 3 || runs["keyrow"] != 2 || runs["haproxy"] != 2 {
+		t.Errorf("runs %v", runs)
+	}
+	if got, want := b.report.Contests[0].verdict(), "direct failed: direct broke"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	var out strings.Builder
+	if err := b.report.write(&out, "text"); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "direct: direct broke") {
+		t.Errorf("no reason in\n%s", out.String())
+	}
+
+	clear(runs)
+	if err := b.alternate(t.Context(), c, []*target{failing("direct", 0), failing("keyrow", 2)}); err != nil {
+		t.Fatal(err)
+	}
+	if runs["direct"] != 4 || runs["keyrow"] != 2 {
+		t.Errorf("runs %v", runs)
+	}
+	if got, want := b.report.Contests[1].verdict(), "direct 1000/s, keyrow failed: keyrow broke"; got != want {
+		t.Errorf("%q, not %q", got, want)
 	}
 }
 

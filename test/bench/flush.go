@@ -177,6 +177,8 @@ func (b *bench) visible(ctx context.Context, k *process) error {
 			return err
 		}
 		start := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, b.limit)
+		defer cancel()
 		err := until(ctx, func() (bool, error) {
 			var n int
 			err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM people WHERE id = ?", firstID+i).Scan(&n)
@@ -188,7 +190,7 @@ func (b *bench) visible(ctx context.Context, k *process) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("wait for a row in mysql: %w", err)
 	}
 	b.report.Visible = &visibility{P50: percentile(took, 0.5), P99: percentile(took, 0.99)}
 	return nil

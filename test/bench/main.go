@@ -1,6 +1,6 @@
 // Bench measures keyrow against a direct connection to Redis, or to MySQL, and against other proxies.
 //
-//	go run ./test/bench                      everything, which takes most of an hour
+//	go run ./test/bench                      everything, which takes about an hour
 //	go run ./test/bench -scenario passthrough -clients 50 -pipelines 1,16 -sizes 100 -commands get,set
 //	go run ./test/bench -keyrow ./keyrow     a program that is built already
 //	go run ./test/bench -markdown            the tables of docs/performance.md

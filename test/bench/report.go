@@ -131,7 +131,7 @@ func (c contest) columns(names []string, show func(s, base series) string) []str
 	for _, name := range names {
 		column := ""
 		for _, s := range c.Targets {
-			if s.Target == name && len(base.Samples) > 0 {
+			if s.Target == name && base.Failed == "" {
 				column = show(s, base)
 			}
 		}
