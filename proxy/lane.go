@@ -15,6 +15,7 @@ import (
 const (
 	laneReadBuffer = 64 << 10 // bytes; larger replies stream through in pieces of this size
 	laneBacklog    = 4 << 20  // bytes waiting for the writer at which sessions stop adding more
+	laneFlush      = 16 << 10 // bytes that are written before the loop is through: what Redis reads at once
 	laneKeep       = 1 << 20  // bytes; a larger write buffer is dropped after its write
 	maxCollected   = MaxBulk + 1<<20
 )
@@ -246,7 +247,7 @@ func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 		l.room.Wait()
 	}
 	err := l.push(wire, entries)
-	later := s.leads && l.point != nil
+	later := s.leads && l.point != nil && len(l.out) < laneFlush
 	if later && !l.unsent {
 		// With what other sessions add before the loop is through with them.
 		l.unsent = true

@@ -190,16 +190,14 @@ func (l *loop) gather() bool {
 	clear(l.busy)
 	clear(l.unread)
 	l.busy, l.unread = l.busy[:0], l.unread[:0]
-	n := l.poller.poll()
-	if n == 0 && idle {
-		if err := l.await(); err != nil {
-			return false
-		}
-		n = l.poller.n
+	if !idle {
+		l.poller.poll()
+	} else if err := l.await(); err != nil {
+		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range n {
+	for i := range l.poller.n {
 		id, r, rung := l.poller.event(i)
 		if rung {
 			l.rung = false
@@ -225,16 +223,14 @@ func (l *loop) gather() bool {
 // await waits until the poller has found something: for a moment awake, if that was long enough of late, then asleep.
 func (l *loop) await() error {
 	since := time.Now()
-	if l.pace.awake() {
-		for time.Since(since) < pacing {
-			giveWay()
-			if l.poller.poll() > 0 {
-				l.pace.note(time.Since(since))
-				return nil
-			}
+	for l.pace.awake() && time.Since(since) < pacing {
+		if l.poller.poll() > 0 {
+			l.pace.note(time.Since(since))
+			return nil
 		}
+		giveWay()
 	}
-	err := l.poller.wait()
+	err := l.poller.wait() // which polls first
 	l.pace.note(time.Since(since))
 	return err
 }
