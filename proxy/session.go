@@ -35,8 +35,8 @@ type session struct {
 	key   laneKey // who the client is and where it stands
 	lanes *laneSet
 	lane  *lane
-	name  string                // CLIENT SETNAME
-	peers atomic.Pointer[peers] // what a PROXY header said
+	name  atomic.Pointer[string] // CLIENT SETNAME
+	peers atomic.Pointer[peers]  // what a PROXY header said
 
 	fetched int64 // reads that brought something
 	idle    idleness
@@ -75,7 +75,7 @@ type batch struct {
 }
 
 func newSession(srv *Server, conn net.Conn, id int64) *session {
-	s := &session{outbox: newOutbox(conn, srv.cfg.OutputLimit), srv: srv, id: id, in: newRequestFramer(srv.cfg.MaxBulk)}
+	s := &session{outbox: newOutbox(conn, srv.cfg.OutputLimit), srv: srv, id: id, in: newRequestFramer(srv.commands.maxArgs, srv.cfg.MaxBulk)}
 	s.receive = func(fd uintptr) bool {
 		if s.lent == nil {
 			s.borrow()
