@@ -176,16 +176,16 @@ func withText(reply []byte, f func(text string) string) []byte {
 }
 
 // clientLine is a line of CLIENT LIST about a connection as one about a client that uses it.
-func (srv *Server) clientLine(s *session, line string) string {
-	addr, laddr := s.addrs()
-	own := map[string]string{"id": strconv.FormatInt(s.id, 10), "addr": addr, "laddr": laddr, "name": s.called()}
+func (s *Server) clientLine(client *session, line string) string {
+	addr, laddr := client.addrs()
+	own := map[string]string{"id": strconv.FormatInt(client.id, 10), "addr": addr, "laddr": laddr, "name": client.called()}
 	line, end := strings.CutSuffix(line, "\n")
 	fields := strings.Split(line, " ")
 	for i, f := range fields {
 		name, value, _ := strings.Cut(f, "=")
 		if name == "redir" {
 			if id, ok := parseInt([]byte(value)); ok && id > 0 {
-				fields[i] = "redir=" + strconv.FormatInt(srv.knownAs(id), 10)
+				fields[i] = "redir=" + strconv.FormatInt(s.knownAs(id), 10)
 			}
 		} else if v, ok := own[name]; ok {
 			fields[i] = name + "=" + v
@@ -199,8 +199,8 @@ func (srv *Server) clientLine(s *session, line string) string {
 
 // clientLines is CLIENT LIST with a line for each client of keyrow that uses a connection, in place of the line of the
 // connection. The lanes of a set are as one: which client uses which of them is nobody's business.
-func (srv *Server) clientLines(text string) (lines []string) {
-	users := srv.users()
+func (s *Server) clientLines(text string) (lines []string) {
+	users := s.users()
 	for line := range strings.Lines(text) {
 		_, addr, _ := strings.Cut(line, " addr=")
 		addr, _, _ = strings.Cut(addr, " ")
@@ -209,7 +209,7 @@ func (srv *Server) clientLines(text string) (lines []string) {
 			lines = append(lines, line)
 		}
 		for _, client := range clients {
-			lines = append(lines, srv.clientLine(client, line))
+			lines = append(lines, s.clientLine(client, line))
 		}
 	}
 	return lines
@@ -217,19 +217,19 @@ func (srv *Server) clientLines(text string) (lines []string) {
 
 // users finds the clients that use each of keyrow's connections to Redis, by the address that Redis sees. Of the lanes
 // of a set only the first has them, and connections that nobody uses have none.
-func (srv *Server) users() map[string][]*session {
+func (s *Server) users() map[string][]*session {
 	sharing := map[*laneSet][]*session{}
-	srv.mu.Lock()
-	for client := range srv.sessions {
+	s.mu.Lock()
+	for client := range s.sessions {
 		if set := client.home.Load(); set != nil {
 			sharing[set] = append(sharing[set], client)
 		}
 	}
-	srv.mu.Unlock()
+	s.mu.Unlock()
 
 	users := map[string][]*session{}
 	own := map[*session]bool{}
-	u := srv.upstream
+	u := s.upstream
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for l := range u.owned {
@@ -271,18 +271,18 @@ func (l *lane) addr() string {
 
 // knownTo is the id by which Redis knows the connection of the client that keyrow calls id: 0 if that has none of its
 // own, and id itself if keyrow has no such client.
-func (srv *Server) knownTo(id int64) int64 {
-	if srv.client(func(o *session) bool { return o.id == id }) == nil {
+func (s *Server) knownTo(id int64) int64 {
+	if s.client(func(o *session) bool { return o.id == id }) == nil {
 		return id
 	}
-	return srv.blockedAs(id)
+	return s.blockedAs(id)
 }
 
 // knownAs is what keyrow calls the client whose own connection Redis calls id, and id itself if there is none.
-func (srv *Server) knownAs(id int64) int64 {
-	srv.upstream.mu.Lock()
-	defer srv.upstream.mu.Unlock()
-	for l := range srv.upstream.owned {
+func (s *Server) knownAs(id int64) int64 {
+	s.upstream.mu.Lock()
+	defer s.upstream.mu.Unlock()
+	for l := range s.upstream.owned {
 		if client := l.private.session(); client != nil && l.private.id == id {
 			return client.id
 		}
