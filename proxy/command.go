@@ -9,7 +9,8 @@ import (
 // Commands is the command table of the Redis that keyrow stands in front of: what each command does and where its
 // keys are, module commands included. It is read from COMMAND and never changes.
 type Commands struct {
-	byName map[string]*command
+	byName  map[string]*command
+	maxArgs int // arguments that Redis takes
 }
 
 // command is one row of the table. Subcommands have rows of their own.
@@ -152,8 +153,11 @@ func (k *keySpec) find(args [][]byte) int {
 // ParseCommands reads the reply of COMMAND: arrays of [name, arity, flags, first key, last key, step, …, key specs,
 // subcommands], the last two since Redis 7.
 func ParseCommands(reply []any) (*Commands, error) {
-	t := &Commands{byName: make(map[string]*command, len(reply))}
+	t := &Commands{byName: make(map[string]*command, len(reply)), maxArgs: maxArgsBefore}
 	for _, row := range reply {
+		if len(list(row)) > 9 { // as since Redis 7
+			t.maxArgs = maxArgs
+		}
 		c, name, err := parseCommand(row)
 		if err != nil {
 			return nil, err

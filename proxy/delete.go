@@ -40,7 +40,7 @@ func (s *session) del(c *command, req request) {
 	s.settle()
 	there, err := d.run(s)
 	if err != nil {
-		s.refuse(err)
+		s.refuseKnown(err) // Redis may have refused the script to somebody who may not DEL either
 		return
 	}
 	s.scratch = redcon.AppendInt(s.scratch[:0], there)

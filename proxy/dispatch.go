@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -32,12 +31,12 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"watch":   {(*session).watch, nil},
 	"unwatch": {(*session).unwatch, nil},
 
-	"subscribe":    {(*session).subscription, (*session).queueStick},
-	"psubscribe":   {(*session).subscription, (*session).queueStick},
-	"ssubscribe":   {(*session).subscription, (*session).queueStick},
-	"unsubscribe":  {(*session).subscription, (*session).queueStick},
-	"punsubscribe": {(*session).subscription, (*session).queueStick},
-	"sunsubscribe": {(*session).subscription, (*session).queueStick},
+	"subscribe":    {(*session).subscription, (*session).queueSubscription},
+	"psubscribe":   {(*session).subscription, (*session).queueSubscription},
+	"ssubscribe":   {(*session).subscription, (*session).queueSubscription},
+	"unsubscribe":  {(*session).subscription, (*session).queueSubscription},
+	"punsubscribe": {(*session).subscription, (*session).queueSubscription},
+	"sunsubscribe": {(*session).subscription, (*session).queueSubscription},
 
 	"monitor":      {(*session).hijack, nil},
 	"sync":         {(*session).hijack, nil},
@@ -55,25 +54,26 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"xread":      {(*session).xread, nil},
 	"xreadgroup": {(*session).xread, nil},
 
-	"auth":   {(*session).auth, (*session).queueNever},
-	"hello":  {(*session).hello, (*session).queueNever},
+	"auth":   {(*session).auth, (*session).queueAuth},
+	"hello":  {(*session).hello, (*session).queueHello},
 	"select": {(*session).selectDB, (*session).queueSelect},
 	"reset":  {(*session).reset, (*session).reset},
 	"quit":   {(*session).goodbye, (*session).goodbye},
 
-	"client|setname":      {(*session).clientSetName, (*session).queueName},
-	"client|getname":      {(*session).clientGetName, nil},
-	"client|setinfo":      {(*session).clientSetInfo, (*session).queueStick},
-	"client|id":           {(*session).clientID, nil},
-	"client|info":         {(*session).clientInfo, nil},
-	"client|unblock":      {(*session).clientUnblock, nil},
+	"client|setname":      {(*session).clientSetName, (*session).clientSetName},
+	"client|getname":      {(*session).clientGetName, (*session).clientGetName},
+	"client|setinfo":      {(*session).clientSetInfo, (*session).clientSetInfo},
+	"client|id":           {(*session).clientID, (*session).clientID},
+	"client|info":         {(*session).clientInfo, (*session).clientInfo},
+	"client|list":         {(*session).clientList, (*session).clientList},
+	"client|unblock":      {(*session).clientUnblock, (*session).clientUnblock},
 	"client|kill":         {(*session).clientKill, nil},
 	"client|unpause":      {(*session).own, nil},
 	"client|reply":        {(*session).clientReply, (*session).queueNever},
-	"client|tracking":     {(*session).stick, (*session).queueStick},
+	"client|tracking":     {(*session).clientTracking, (*session).queueTracking},
 	"client|caching":      {(*session).stick, (*session).queueStick},
-	"client|trackinginfo": {(*session).own, nil},
-	"client|getredir":     {(*session).own, nil},
+	"client|trackinginfo": {(*session).clientTrackingInfo, (*session).clientTrackingInfo},
+	"client|getredir":     {(*session).clientTrackingInfo, (*session).clientTrackingInfo},
 	"client|no-evict":     {(*session).stick, (*session).queueStick},
 	"client|no-touch":     {(*session).stick, (*session).queueStick},
 
@@ -153,7 +153,7 @@ func (s *session) dispatch(req request) {
 	switch {
 	case s.pinned() && s.lane.private.endless.Load():
 		s.relayed(c, req)
-	case !c.fits(req.args), s.listening(c):
+	case !c.fits(req.args) && c.name != "EXEC", s.listening(c):
 		s.forward(req) // for Redis to refuse
 	case s.pinned() && s.pin.tx != nil:
 		s.queue(c, req)
@@ -238,23 +238,33 @@ func (s *session) permitted() bool {
 	if s.pinned() {
 		return true
 	}
-	s.settle()
-	l, err := s.srv.upstream.own(s.lanes, s)
-	if err != nil {
-		s.refuse(notApplied(err))
+	raw := s.command
+	if !s.pinTo() {
 		return false
 	}
-	shared, raw := s.lane, s.command
-	s.lane = l
-	multi, err1 := s.call([]byte("MULTI"))
-	reply, err2 := multi, err1
-	if err1 == nil && multi[0] == '+' {
-		reply, err2 = s.callRaw(raw)
+	var reply []byte
+	multi, err := s.call([]byte("MULTI"))
+	clean := true
+	switch {
+	case err != nil:
+	case multi[0] == '+':
+		reply, err = s.callRaw(raw)
+		if err == nil {
+			var discard []byte
+			discard, err = s.call([]byte("DISCARD"))
+			clean = err == nil && discard[0] == '+'
+		}
+	default:
+		reply = multi
+		if harmless := s.harmless(raw); harmless != nil {
+			var refusal []byte
+			if refusal, err = s.call(harmless...); err == nil && bytes.HasPrefix(refusal, []byte("-NOPERM ")) {
+				reply = refusal
+			}
+		}
 	}
-	discard, err3 := s.call([]byte("DISCARD"))
-	s.lane = shared
-	s.srv.upstream.disown(l, err3 == nil && discard[0] == '+')
-	switch err := errors.Join(err1, err2, err3); {
+	s.unpin(clean && err == nil)
+	switch {
 	case err != nil:
 		s.refuse(err)
 	case reply[0] == '-':
@@ -263,6 +273,29 @@ func (s *session) permitted() bool {
 		return true
 	}
 	return false
+}
+
+// harmless is a command that writes rows in a form that Redis refuses for its arguments, or that changes nothing,
+// once it has found that the user may run it. It is nil for commands that have no such form.
+func (s *session) harmless(raw []byte) [][]byte {
+	words, _ := elements(nil, raw)
+	for i, w := range words {
+		words[i] = w[bytes.IndexByte(w, '\n')+1 : len(w)-2]
+	}
+	if len(words) < 2 {
+		return nil
+	}
+	switch strings.ToUpper(string(words[0])) {
+	case "SET":
+		return append(words, []byte("NX"), []byte("XX"))
+	case "SETEX", "PSETEX":
+		return append(words[:2], []byte("0"), nil)
+	case "MSET":
+		return append(words, words[1])
+	case "DEL", "UNLINK":
+		return [][]byte{words[0], s.srv.journal.AppendAux(nil, words[1])} // a lease at most
+	}
+	return nil
 }
 
 // admitted makes sure that Redis would serve this client. A client that has not authenticated although Redis wants

@@ -10,14 +10,14 @@ import (
 
 // cut feeds stream to a framer in pieces and renders what comes out: the commands, then the error if there is one.
 func cut(stream []byte, pieces []int, noAuth bool) []string {
-	f := newRequestFramer(MaxBulk)
+	f := newRequestFramer(maxArgs, MaxBulk)
 	var out []string
 	for i := 0; ; {
 		req, err := f.next(noAuth)
 		switch {
 		case err == nil:
 			out = append(out, fmt.Sprintf("%q", req.args))
-			again := newRequestFramer(MaxBulk)
+			again := newRequestFramer(maxArgs, MaxBulk)
 			copy(again.more(), req.raw)
 			again.read(len(req.raw))
 			if same, err := again.next(false); err != nil || fmt.Sprintf("%q", same.args) != fmt.Sprintf("%q", req.args) {
@@ -54,7 +54,7 @@ var requests = []struct {
 	{name: "inline unbalanced", in: "echo \"a\r\n", want: []string{"Protocol error: unbalanced quotes in request"}},
 	{name: "inline glued quotes", in: "echo \"a\"b\r\n", want: []string{"Protocol error: unbalanced quotes in request"}},
 	{name: "inline too long", in: strings.Repeat("a", maxLine+2), want: []string{"Protocol error: too big inline request"}},
-	{name: "count too large", in: "*1048577\r\n", want: []string{"Protocol error: invalid multibulk length"}},
+	{name: "count too large", in: "*2147483648\r\n", want: []string{"Protocol error: invalid multibulk length"}},
 	{name: "count overflows", in: "*99999999999999999999\r\n", want: []string{"Protocol error: invalid multibulk length"}},
 	{name: "count with sign", in: "*+1\r\n", want: []string{"Protocol error: invalid multibulk length"}},
 	{name: "count with zero", in: "*01\r\n", want: []string{"Protocol error: invalid multibulk length"}},
@@ -67,7 +67,7 @@ var requests = []struct {
 	{name: "bulk overflows", in: "*1\r\n$9223372036854775808\r\n", want: []string{"Protocol error: invalid bulk length"}},
 	{name: "bulk endless", in: "*1\r\n$" + strings.Repeat("1", maxLine+2), want: []string{"Protocol error: too big bulk count string"}},
 	{name: "good then bad", in: "*1\r\n$4\r\nPING\r\n*1\r\n!", want: []string{`["PING"]`}},
-	{name: "largest claims", in: "*1048576\r\n$536870912\r\nabc", want: nil},
+	{name: "largest claims", in: "*2147483647\r\n$536870912\r\nabc", want: nil},
 	{name: "odd line ends", in: "*1\rX$4\r\rPINGab", want: []string{`["PING"]`}},
 	{name: "many before auth", in: "*11\r\n", noAuth: true, want: []string{"Protocol error: unauthenticated multibulk length"}},
 	{name: "large before auth", in: "*1\r\n$16385\r\n", noAuth: true, want: []string{"Protocol error: unauthenticated bulk length"}},
@@ -94,8 +94,8 @@ func TestRequestFramer(t *testing.T) {
 
 // A claimed length takes no memory; only bytes do.
 func TestRequestFramerMemory(t *testing.T) {
-	f := newRequestFramer(MaxBulk)
-	f.read(copy(f.more(), "*1048576\r\n$536870912\r\n"))
+	f := newRequestFramer(maxArgs, MaxBulk)
+	f.read(copy(f.more(), "*2147483647\r\n$536870912\r\n"))
 	for range 64 {
 		if _, err := f.next(false); !errors.Is(err, errShort) {
 			t.Fatal(err)
@@ -105,6 +105,37 @@ func TestRequestFramerMemory(t *testing.T) {
 	}
 	if c := cap(f.buf); c > 4*readChunk+2*64*1000 {
 		t.Errorf("64,000 bytes of a 512 MiB argument take %d bytes", c)
+	}
+}
+
+// A command is bounded as a whole: by its bytes, and by what its arguments cost besides.
+func TestRequestFramerSize(t *testing.T) {
+	for _, tt := range []struct{ name, args string }{
+		{"long", strings.Repeat("$400\r\n"+strings.Repeat("x", 400)+"\r\n", 10)},
+		{"many", strings.Repeat("$0\r\n\r\n", 100)},
+		{"claimed", "$4001\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, limit := range []int{4000, 6000} {
+				f := newRequestFramer(maxArgs, MaxBulk)
+				f.maxSize = limit
+				f.read(copy(f.more(), "*100\r\n"+tt.args))
+				_, err := f.next(false)
+				_, refused := err.(protocolError)
+				if refused != (limit == 4000) {
+					t.Errorf("with a limit of %d: %v", limit, err)
+				}
+			}
+		})
+	}
+}
+
+// Before Redis 7 a command has fewer arguments, and Redis ends the connection, which others share, that has more.
+func TestMaxArgsBefore(t *testing.T) {
+	f := newRequestFramer(maxArgsBefore, MaxBulk)
+	f.read(copy(f.more(), "*1048577\r\n"))
+	if _, err := f.next(false); fmt.Sprint(err) != "Protocol error: invalid multibulk length" {
+		t.Errorf("got %v", err)
 	}
 }
 

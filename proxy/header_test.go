@@ -131,6 +131,7 @@ func FuzzProxyHeader(f *testing.F) {
 // What the header says is where CLIENT INFO says the client is.
 func TestProxyProtocol(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Config.ProxyProtocol = true })
+	r.srv.ids.Store(0)
 	up := r.upstream()
 	c := r.client()
 	_, _ = io.WriteString(c, headers[0].header+"*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n")

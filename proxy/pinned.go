@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -25,25 +26,38 @@ type pin struct {
 // pinned reports whether the session owns its connection.
 func (s *session) pinned() bool { return s.lane.private != nil }
 
-// pinTo gives the session a connection of its own. It answers the client and returns false if there is none.
+// pinTo gives the session a connection of its own. It answers the client and returns false if there is none, or none
+// for a client that has not authenticated.
 func (s *session) pinTo() bool {
 	if s.pinned() {
 		return true
 	}
+	if !s.admitted() {
+		return false
+	}
 	s.settle()
 	l, err := s.srv.upstream.own(s.lanes, s)
 	if err != nil {
-		var refused redisError
-		if errors.As(err, &refused) {
-			s.answer([]byte("-" + string(refused) + "\r\n"))
-		} else {
-			s.refuse(notApplied(err))
-		}
+		s.unconnected(err)
 		return false
 	}
 	s.pin = pin{shared: s.lane}
 	s.lane = l
 	return true
+}
+
+// unconnected tells the client why there is no connection of its own for it.
+func (s *session) unconnected(err error) {
+	var no redisError
+	switch {
+	case !errors.As(err, &no):
+		s.refuse(notApplied(err))
+	case s.key.authed && strings.HasPrefix(string(no), "WRONGPASS"):
+		s.refuse(replyError{"WRONGPASS", "this needs a connection of the client's own, and redis does not take the " +
+			"password any more with which the client logged in; AUTH again"})
+	default:
+		s.answer([]byte("-" + string(no) + "\r\n"))
+	}
 }
 
 // clean reports whether nobody could tell the connection from a new one.
@@ -310,11 +324,16 @@ func (s *session) watch(_ *command, req request) {
 	s.forward(req)
 }
 
+// unwatch serves UNWATCH. Redis may refuse it to the user, and then the keys stay watched.
 func (s *session) unwatch(_ *command, req request) {
-	if s.pinned() {
-		s.pin.watching = false
+	if !s.pinned() {
+		s.forward(req)
+		return
 	}
-	s.forward(req)
+	ended := false
+	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { ended = b[0] == '+' }}, false)
+	s.settle()
+	s.pin.watching = s.pin.watching && !ended
 }
 
 // subscription serves SUBSCRIBE and its likes. Confirmations and messages come out of band; a PING behind the command

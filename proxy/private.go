@@ -103,6 +103,18 @@ func (l *lane) isUp() bool {
 	return l.state == laneUp
 }
 
+// speaks notes the protocol that the connection is switched to. The lane's reader calls it, before it looks at what
+// follows.
+func (p *private) speaks(proto int8) { p.pubsub.Store(proto != 3 && p.subscribed.Load() > 0) }
+
+// counts takes in a confirmation of a subscription that came as a reply. The lane's reader calls it.
+func (p *private) counts(confirmation []byte, proto int8) {
+	p.pubsub.Store(true)
+	p.outOfBand(confirmation)
+	p.confirmed = false // the command is done with
+	p.speaks(proto)
+}
+
 func (p *private) session() *session { return p.s.Load() }
 
 // lost closes the session, whose state went with the connection.

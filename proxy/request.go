@@ -11,10 +11,18 @@ import (
 // Limits of a request, as Redis has them in src/server.h and src/networking.c.
 const (
 	MaxBulk       = 512 << 20   // bytes of one argument (proto-max-bulk-len)
-	maxArgs       = 1024 * 1024 // arguments of one command
+	maxArgs       = 1<<31 - 1   // arguments of one command …
+	maxArgsBefore = 1024 * 1024 // … and before Redis 7
 	maxLine       = 64 << 10    // bytes of an inline command or of a header line
 	maxArgsNoAuth = 10          // arguments of one command before authentication
 	maxBulkNoAuth = 16 << 10    // bytes of one argument before authentication
+)
+
+// maxCommand is what one command may take, in bytes: its own, and argCost for each argument. Redis has no limit for it
+// but that of its memory.
+const (
+	maxCommand = 1 << 30
+	argCost    = 40 // a span and a slice
 )
 
 // readChunk is the room offered to one read of a client's socket, in bytes.
@@ -53,7 +61,9 @@ type requestFramer struct {
 	// odd says that Redis accepts the frame although a line does not end in CRLF; such a frame is written anew, so
 	// that what the upstream parses is what was looked at here.
 	odd     bool
+	maxArgs int
 	maxBulk int
+	maxSize int // bytes of a command, as maxCommand
 
 	out     [][]byte
 	rewrite []byte
@@ -61,8 +71,8 @@ type requestFramer struct {
 
 type span struct{ from, to int }
 
-func newRequestFramer(maxBulk int) requestFramer {
-	return requestFramer{bulk: -1, maxBulk: maxBulk}
+func newRequestFramer(maxArgs, maxBulk int) requestFramer {
+	return requestFramer{bulk: -1, maxArgs: maxArgs, maxBulk: maxBulk, maxSize: maxCommand}
 }
 
 // next cuts the next command out of the bytes received. It returns errShort when more bytes are needed, and a
@@ -86,7 +96,7 @@ func (f *requestFramer) next(noAuth bool) (request, error) {
 				}
 				continue
 			}
-			n, err := f.header("too big mbulk count string", "invalid multibulk length", maxArgs)
+			n, err := f.header("too big mbulk count string", "invalid multibulk length", f.maxArgs)
 			if err != nil {
 				return request{}, err
 			}
@@ -183,6 +193,9 @@ func (f *requestFramer) arguments(noAuth bool) error {
 				return protocolError("unauthenticated bulk length")
 			}
 			f.bulk = n
+		}
+		if f.pos-f.start+f.bulk+argCost*len(f.args) > f.maxSize {
+			return protocolError("a command of more than 1 GiB")
 		}
 		if len(f.buf)-f.pos < f.bulk+2 {
 			return errShort

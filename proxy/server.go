@@ -104,6 +104,9 @@ func New(o Options) *Server {
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
+	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
+	// another second. And they are exact as the doubles of JavaScript.
+	s.ids.Store(time.Now().Unix() << 20)
 	s.upstream.dismissed = s.dismissed
 	s.maps.Store(o.Mappings)
 	if s.report == nil {

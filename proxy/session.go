@@ -43,8 +43,8 @@ type session struct {
 	key   laneKey // who the client is and where it stands
 	lanes *laneSet
 	lane  *lane
-	name  string                // CLIENT SETNAME
-	peers atomic.Pointer[peers] // where it comes from and connected to, as the PROXY header has it if there is one
+	name  atomic.Pointer[string] // CLIENT SETNAME
+	peers atomic.Pointer[peers]  // where it comes from and connected to, as the PROXY header has it if there is one
 
 	fetched int64 // reads that brought something
 	idle    idleness
@@ -83,7 +83,7 @@ type batch struct {
 }
 
 func newSession(srv *Server, conn net.Conn, id int64) *session {
-	s := &session{srv: srv, id: id, in: newRequestFramer(srv.cfg.MaxBulk)}
+	s := &session{srv: srv, id: id, in: newRequestFramer(srv.commands.maxArgs, srv.cfg.MaxBulk)}
 	s.outbox.init(conn, srv.cfg.OutputLimit)
 	s.died = s.nudge
 	s.peers.Store(ends(conn))

@@ -19,11 +19,22 @@ type tx struct {
 	written []blindKey  // keys of rows that are SET
 	failed  error       // why EXEC must fail although Redis queued everything
 	queued  int         // commands queued so far
-	db      int         // the database selected at this place of the transaction
-	selects []int       // which of the queued commands select
-	dbs     []int       // what they select
-	name    *string     // what CLIENT SETNAME among them says
+	db      int         // the database selected at this place of the transaction, if all goes well
+	selects bool        // a queued command selects a database
+	login   bool        // a queued command may change who the client is
+	taps    []tap       // what is looked at in EXEC's reply
+	// Who and where the client is once EXEC has run: what the taps make of it. The lane's reader sets it.
+	key laneKey
 }
+
+// tap looks at the reply to one of the queued commands, and says what the client gets. The lane's reader calls it.
+type tap struct {
+	at  int // place among the queued commands
+	see func(reply []byte) []byte
+}
+
+// tap has see look at the reply to the command that is queued next.
+func (t *tx) tap(see func(reply []byte) []byte) { t.taps = append(t.taps, tap{t.queued, see}) }
 
 type blindKey struct {
 	key      []byte
@@ -41,60 +52,82 @@ func (s *session) multi(_ *command, req request) {
 		s.forward(req) // Redis refuses it
 		return
 	}
-	t := &tx{db: s.key.db}
+	t := &tx{db: s.key.db, key: s.key}
 	s.pin.tx = t
 	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { t.opened.Store(b[0] == '+') }}, false)
 }
 
-// confirmed waits for the answer to MULTI before anything is queued that would be wrong outside a transaction. If Redis
-// refused MULTI there is none, and the command is what it is outside.
+// transacting waits for the answer to MULTI, and reports whether Redis has begun a transaction.
+func (s *session) transacting() bool {
+	t := s.pin.tx
+	if !t.opened.Load() {
+		s.settle()
+		if !t.opened.Load() && !s.gone.Load() {
+			s.pin.tx = nil
+		}
+	}
+	return t.opened.Load()
+}
+
+// confirmed makes sure of the transaction before anything is queued that would be wrong outside one. If Redis refused
+// MULTI there is none, and the command is what it is outside.
 func (s *session) confirmed(req request) bool {
-	if s.pin.tx.opened.Load() {
+	if s.transacting() {
 		return true
 	}
-	s.settle()
-	switch {
-	case s.pin.tx.opened.Load():
-		return true
-	case s.gone.Load():
-		return false
+	if !s.gone.Load() {
+		s.dispatch(req)
 	}
-	s.pin.tx = nil
-	s.dispatch(req)
 	return false
 }
 
-// discard serves DISCARD.
+// discard serves DISCARD. Redis may refuse it to the user, and then the transaction goes on.
 func (s *session) discard(_ *command, req request) {
-	if s.pinned() && len(req.args) == 1 && s.pin.tx != nil {
+	if !s.pinned() || s.pin.tx == nil {
+		s.forward(req) // Redis refuses it
+		return
+	}
+	ended := false
+	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { ended = b[0] == '+' }}, false)
+	s.settle()
+	if ended {
 		s.pin.tx, s.pin.watching = nil, false
 	}
-	s.forward(req)
 }
 
-// exec serves EXEC.
+// exec serves EXEC. Whatever Redis answers, and if it only finds an argument too many, the transaction has ended.
 func (s *session) exec(_ *command, req request) {
-	if !s.pinned() || s.pin.tx == nil || len(req.args) != 1 {
+	if !s.pinned() || s.pin.tx == nil {
 		s.forward(req) // Redis refuses it
 		return
 	}
 	t := s.pin.tx
+	if t.failed != nil && !s.confirmed(req) {
+		return
+	}
 	s.pin.tx, s.pin.watching = nil, false
-	if t.failed != nil {
-		s.swallow([]byte("DISCARD"))
+	switch {
+	case len(req.args) != 1:
+		s.forward(req)
+		return
+	case t.failed != nil:
+		if reply, err := s.call([]byte("DISCARD")); err != nil || reply[0] != '+' {
+			// The user may not run it, and nothing else ends a transaction without running it.
+			s.pin.foreign, s.quit = true, true
+		}
 		s.refuse(t.failed)
 		return
 	}
-	e := &executed{s: s, selects: t.selects}
+	e := &executed{s: s, taps: t.taps}
 	if len(t.written) > 0 {
 		s.endRun()
 		// The journal is in the database of the mappings, from which a SELECT behind the writes may have led away.
 		s.batch.append(func(w []byte) []byte {
-			if len(t.selects) > 0 {
+			if t.selects {
 				w = e.selecting(w, s.srv.up.DB)
 			}
 			w = e.marks(w, t.written, time.Now().UnixMilli())
-			if len(t.selects) > 0 {
+			if t.selects {
 				w = e.selecting(w, t.db)
 			}
 			return w
@@ -102,20 +135,11 @@ func (s *session) exec(_ *command, req request) {
 	}
 	s.batch.append(func(w []byte) []byte { return append(w, req.raw...) })
 	s.expect(entry{s: s, op: e, n: e.extra + 1}, 1)
-	if len(t.selects) > 0 || t.name != nil {
-		// Where the connection is now depends on what was run, and with what success.
+	if len(t.taps) > 0 {
+		// Who and where the client is now depends on what was run, and with what success.
 		s.settle()
-		key := s.key
-		for i, ok := range e.selected {
-			if ok {
-				key.db = t.dbs[i]
-			}
-		}
-		if key != s.key {
-			s.move(key)
-		}
-		if e.ran && t.name != nil {
-			s.name = *t.name
+		if t.key != s.key {
+			s.move(t.key)
 		}
 	}
 }
@@ -123,9 +147,15 @@ func (s *session) exec(_ *command, req request) {
 // queue is dispatch inside MULTI.
 func (s *session) queue(c *command, req request) {
 	t := s.pin.tx
-	if c.queued != nil {
+	switch {
+	case c.name == "MULTI" || c.name == "WATCH":
+		s.forward(req) // Redis refuses these, and the transaction goes on
+		return
+	case c.queued != nil:
 		c.queued(s, c, req)
-	} else {
+	case c.handle != nil && !s.confirmed(req):
+		// It was none of a transaction.
+	default:
 		s.queuePlain(c, req)
 	}
 	t.queued++
@@ -163,6 +193,9 @@ func (s *session) queueRead(c *command, req request) {
 		s.forward(req)
 		return
 	}
+	if !s.confirmed(req) {
+		return
+	}
 	queued := false
 	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { queued = b[0] == '+' }}, false)
 	s.settle()
@@ -196,6 +229,9 @@ func (s *session) queueSet(c *command, req request) {
 	set, m, err := s.writtenBy(c, req)
 	if m == nil && err == nil {
 		s.queuePlain(c, req)
+		return
+	}
+	if m != nil && s.loggedIn("writing a row") {
 		return
 	}
 	if err == nil {
@@ -242,6 +278,9 @@ func (s *session) queueMset(_ *command, req request) {
 			written = append(written, blindKey{bytes.Clone(args[i]), 0})
 		}
 	}
+	if len(written) > 0 && s.loggedIn("writing a row") {
+		return
+	}
 	s.pin.tx.written = append(s.pin.tx.written, written...)
 	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
 }
@@ -283,6 +322,9 @@ func (s *session) queueSelect(_ *command, req request) {
 		return
 	}
 	if len(req.args) == 2 {
+		if s.loggedIn("SELECT") {
+			return
+		}
 		// A SELECT that will fail in EXEC must not be taken for one that leaves the database of the mappings.
 		base := s.key
 		base.db = 0
@@ -298,32 +340,122 @@ func (s *session) queueSelect(_ *command, req request) {
 			return
 		case ok && reply[0] == '+':
 			t := s.pin.tx
-			t.db = int(db)
-			t.selects, t.dbs = append(t.selects, t.queued), append(t.dbs, int(db))
+			t.db, t.selects = int(db), true
+			t.tap(func(reply []byte) []byte {
+				if reply[0] == '+' {
+					t.key.db = int(db)
+				}
+				return reply
+			})
 			s.pin.foreign = true
 		}
 	}
 	s.forward(req)
 }
 
-// queueNever refuses what cannot be told apart from keyrow's own part of a transaction.
-func (s *session) queueNever(c *command, req request) {
-	if !s.confirmed(req) {
+// queueAuth queues AUTH.
+func (s *session) queueAuth(c *command, req request) {
+	id, ok := credentials(req.args[1:])
+	if !s.confirmed(req) || ok && !s.logsIn(c) {
 		return
 	}
-	s.abort(refused(c.name + " inside MULTI is not supported; send it before"))
+	if t := s.pin.tx; ok {
+		t.tap(func(reply []byte) []byte {
+			if reply[0] == '+' {
+				t.key.identity, t.key.authed = id, true
+			}
+			return reply
+		})
+	}
+	s.forward(req)
 }
 
-// queueName queues CLIENT SETNAME.
-func (s *session) queueName(_ *command, req request) {
+// queueHello queues HELLO.
+func (s *session) queueHello(c *command, req request) {
 	if !s.confirmed(req) {
 		return
 	}
-	if len(req.args) == 3 && validName(req.args[2]) {
-		name := string(req.args[2])
-		s.pin.tx.name = &name
+	g, refusal := parseGreeting(req.args[1:])
+	if refusal != nil {
+		// Some versions of Redis log in before they find what is wrong behind the AUTH.
+		s.forward(withoutAuth(req.args))
+		return
 	}
+	if g.id != nil && !s.logsIn(c) {
+		return
+	}
+	t, p := s.pin.tx, s.lane.private
+	t.tap(func(reply []byte) []byte {
+		if reply[0] != '-' {
+			t.key = g.key(t.key)
+			p.speaks(t.key.proto)
+			s.rename(g.name)
+		}
+		return s.withOwnID(reply)
+	})
 	s.pin.foreign = true
+	hello := g.command()
+	s.forward(request{raw: appendCommand(nil, hello...), args: hello, made: true})
+}
+
+// withoutAuth is a HELLO that logs nobody in.
+func withoutAuth(args [][]byte) request {
+	var kept [][]byte
+	for len(args) > 0 {
+		if len(args) > 2 && bytes.EqualFold(args[0], []byte("AUTH")) {
+			args = args[3:]
+			continue
+		}
+		kept, args = append(kept, args[0]), args[1:]
+	}
+	return request{raw: appendCommand(nil, kept...), args: kept, made: true}
+}
+
+// logsIn notes that from here on the transaction may run as somebody else. The marks of rows come last in it, and Redis
+// would find only in EXEC, with the rows written, that he may not set them.
+func (s *session) logsIn(c *command) bool {
+	if len(s.pin.tx.written) > 0 {
+		s.abort(refused(c.name + " is not supported in a transaction that writes rows; send it before MULTI"))
+		return false
+	}
+	s.pin.tx.login, s.pin.foreign = true, true
+	return true
+}
+
+// loggedIn refuses what may not stand behind a login.
+func (s *session) loggedIn(what string) bool {
+	if s.pin.tx.login {
+		s.abort(refused(what + " in a transaction that logs in is not supported; log in before MULTI"))
+	}
+	return s.pin.tx.login
+}
+
+// queueNever refuses what would keep keyrow from telling the replies of a transaction apart.
+func (s *session) queueNever(c *command, req request) {
+	if s.confirmed(req) {
+		s.abort(refused(c.name + " inside MULTI is not supported; send it before"))
+	}
+}
+
+// queueSubscription queues SUBSCRIBE and its likes. Redis puts the confirmations among the replies of EXEC: with one
+// channel, there is one.
+func (s *session) queueSubscription(c *command, req request) {
+	if !s.confirmed(req) {
+		return
+	}
+	if len(req.args) != 2 {
+		s.abort(refused(c.name + " inside MULTI is supported with one channel; send one for each"))
+		return
+	}
+	s.pin.stuck = true
+	s.subscriber.Store(true)
+	t, p := s.pin.tx, s.lane.private
+	t.tap(func(reply []byte) []byte {
+		if reply[0] != '-' {
+			p.counts(reply, t.key.proto)
+		}
+		return reply
+	})
 	s.forward(req)
 }
 
@@ -342,10 +474,7 @@ type executed struct {
 	extra int   // commands of the journal's
 	zadds []int // which of them count new marks
 	at    int
-	ran   bool
-
-	selects  []int  // which of the client's commands select
-	selected []bool // which of those did
+	taps  []tap
 }
 
 // selecting appends a SELECT that the client does not see.
@@ -391,19 +520,21 @@ func (e *executed) reply(_ *lane, b []byte) {
 	if e.at <= e.extra {
 		return // QUEUED, or an error after which EXEC fails
 	}
-	e.ran = len(b) > 1 && b[0] == '*' && b[1] != '-'
-	if e.extra == 0 && len(e.selects) == 0 || !e.ran {
+	ran := len(b) > 1 && b[0] == '*' && b[1] != '-'
+	if e.extra == 0 && len(e.taps) == 0 || !ran {
 		e.s.deliver(b, 1)
 		return
 	}
 	elems, ok := elements(nil, b)
-	for _, at := range e.selects {
-		e.selected = append(e.selected, at < len(elems) && elems[at][0] == '+')
-	}
 	theirs := len(elems) - e.extra
-	if !ok || theirs < 0 {
-		e.lost(upstreamError("redis answered EXEC with a reply that is not understood, so it is unknown whether it was applied"))
+	if !ok || theirs < 0 || len(e.taps) > 0 && e.taps[len(e.taps)-1].at >= theirs {
+		err := upstreamError("redis answered EXEC with a reply that is not understood, so it is unknown whether it was applied")
+		e.lost(err)
+		e.s.kill(err) // nor is it known where the connection stands
 		return
+	}
+	for _, t := range e.taps {
+		elems[t.at] = t.see(elems[t.at])
 	}
 	marked := 0
 	for _, at := range e.zadds {

@@ -169,7 +169,9 @@ func (s *session) transactional() bool {
 	case err != nil:
 		s.refuse(notApplied(err))
 	case reply[0] == '-':
-		s.answer(reply)
+		if s.permitted() { // it may be the write itself that is refused
+			s.answer(reply)
+		}
 	default:
 		s.lanes.multi.Store(true)
 		return true

@@ -91,12 +91,12 @@ var frames = []struct {
 	{"half an argument", "*1\r\n$4\r\nPI", waits},
 	{"argument without its end", "*1\r\n$4\r\nPING", waits},
 	{"good, then half", "*1\r\n$4\r\nPING\r\n*2\r\n$4\r\nECHO\r\n", waits},
-	{"largest count", "*1048576\r\n", waits},
+	{"largest count", "*2147483647\r\n", waits},
 	{"largest length", "*1\r\n$536870912\r\nabc", waits},
-	{"both", "*1048576\r\n$536870912\r\nabc", waits},
+	{"both", "*2147483647\r\n$536870912\r\nabc", waits},
 	{"half an inline", "PIN", waits},
 
-	{"a million arguments", "*1048576\r\n$4\r\nECHO\r\n" + strings.Repeat("$0\r\n\r\n", 1<<20-1), goesOn},
+	{"a million arguments", "*1100000\r\n$4\r\nECHO\r\n" + strings.Repeat("$0\r\n\r\n", 1100000-1), goesOn},
 	{"an argument of 4 MiB", fmt.Sprintf("*2\r\n$6\r\nSTRLEN\r\n$%d\r\n%s\r\n", 4<<20, strings.Repeat("\r\n$1", 1<<20)), goesOn},
 	{"a long name", fmt.Sprintf("*1\r\n$%d\r\n%s\r\n", 1000, strings.Repeat("x", 1000)), goesOn},
 }
@@ -122,10 +122,7 @@ func TestHostileFrames(t *testing.T) {
 			}
 		})
 	}
-	// Redis 7 takes more arguments, and has no limit for how long it waits for the end of a line with a zero byte in it.
-	if got := exchange(t, s.Addr, closes, "*1048577\r\n"); got != "-ERR Protocol error: invalid multibulk length\r\n" {
-		t.Errorf("more arguments than keyrow takes are answered %q", got)
-	}
+	// Redis has no limit for how long it waits for the end of a line with a zero byte in it.
 	exchange(t, s.Addr, waits, "PI\x00NG\r\n")
 	exchange(t, s.Addr, waits, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n") // a TLS hello
 	s.want("PONG", "PING")
@@ -181,10 +178,10 @@ func TestClaimedLengthsTakeNoMemory(t *testing.T) {
 			p.send([]byte("*3\r\n$3\r\nSET\r\n$6\r\nuser:1\r\n$536870912\r\n"))
 			p.send(sent)
 		case 2:
-			p.send([]byte("*1048576\r\n$3\r\nDEL\r\n"))
+			p.send([]byte("*2147483647\r\n$3\r\nDEL\r\n"))
 			p.send(bytes.Repeat([]byte("$1\r\na\r\n"), 5000))
 		case 3:
-			p.send([]byte("*1048576\r\n$536870912\r\n"))
+			p.send([]byte("*2147483647\r\n$536870912\r\n"))
 			p.send(sent)
 		}
 		peers = append(peers, p)

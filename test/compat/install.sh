@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# Installs the clients that test/compat runs against keyrow, where they are missing. test/run sources this file and
-# calls the functions; it can be run by itself as well.
+# Installs the clients that test/compat runs against keyrow, where they are missing.
 set -euo pipefail
 
 # compat_missing prints the Debian packages that are missing, separated by blanks.

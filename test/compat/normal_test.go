@@ -75,7 +75,7 @@ var (
 	number      = regexp.MustCompile(`\d+`)
 	hexName     = regexp.MustCompile(`\b[0-9a-f]{16,64}\b`)
 	infoValue   = regexp.MustCompile(`(?m)^([a-z_0-9A-Z.]+):[^\r\n]*`)
-	clientField = regexp.MustCompile(`\b(id|addr|laddr|fd|age|idle|qbuf|qbuf-free|argv-mem|multi-mem|rbs|rbp|obl|oll|omem|tot-mem|events)=\S*`)
+	clientField = regexp.MustCompile(`\b(id|addr|laddr|fd|age|idle|qbuf|qbuf-free|argv-mem|multi-mem|rbs|rbp|obl|oll|omem|tot-mem|events|cmd|redir)=\S*`)
 	monitored   = regexp.MustCompile(`^[\d.]+ \[(\d+) \S+\]`)
 )
 

@@ -3,11 +3,11 @@
 package compat
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
 	"testing"
-	"time"
 
 	"keyrow/test/harness"
 )
@@ -167,15 +167,15 @@ func (g target) empty() error {
 	return until(c, "blocked_clients:0", "INFO", "clients")
 }
 
-// until asks the server again and again.
+// until asks the server until its reply contains text.
 func until(c *peer, text string, args ...string) error {
-	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
-		reply, err := c.do(args...)
-		switch {
-		case err != nil || strings.Contains(reply, text):
-			return err
-		case time.Now().After(end):
+	var lost error
+	err := harness.Wait(func() error {
+		var reply string
+		if reply, lost = c.do(args...); lost == nil && !strings.Contains(reply, text) {
 			return fmt.Errorf("redis still answers %v with %.300q", args, reply)
 		}
-	}
+		return nil
+	})
+	return errors.Join(err, lost)
 }

@@ -42,6 +42,10 @@ func Until(t testing.TB, what string, done func() bool) {
 	}
 }
 
+// Wait is Until for goroutines that may not fail the test: it calls try until it returns nil, and returns its last error
+// when that does not happen within [Patience].
+func Wait(try func() error) error { return poll(Patience, try) }
+
 // errGiveUp wraps an error that no further try would mend.
 type errGiveUp struct{ error }
 
