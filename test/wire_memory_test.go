@@ -116,7 +116,7 @@ func TestMemoryComesBack(t *testing.T) {
 			wire := append(encode("SET", key, value), encode("GET", key)...)
 			got := make([]byte, len(answer))
 			for _, p := range peers {
-				p.SetDeadline(time.Now().Add(harness.Patience))
+				p.patient()
 				if _, err := p.Write(wire); err != nil {
 					t.Error(err)
 					return

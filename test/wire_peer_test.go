@@ -24,7 +24,7 @@ func connect(addr string) (*peer, error) {
 }
 
 // patient lets the peer wait for harness.Patience from now on.
-func (p *peer) patient() { p.SetDeadline(time.Now().Add(harness.Patience)) }
+func (p *peer) patient() { _ = p.SetDeadline(time.Now().Add(harness.Patience)) }
 
 // ask is do for goroutines other than the test's, and as often as one likes: each reply may take harness.Patience.
 func (p *peer) ask(args ...string) (string, error) {
