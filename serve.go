@@ -127,6 +127,8 @@ func check(ctx context.Context, c config, out io.Writer) error {
 // for as long as journal.drain.
 func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	backend.LogDrivers(log)
+	stopGiving := giveMemoryBack()
+	defer stopGiving()
 	if c.Redis.TLS.InsecureSkipVerify {
 		log.Warn().Msg("redis.tls.insecure_skip_verify: redis's certificate is not checked; set redis.tls.ca instead")
 	}

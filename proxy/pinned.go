@@ -89,8 +89,9 @@ func (s *session) move(key laneKey) {
 	s.lane, s.pin = own, pin
 }
 
-// rested is called by the lane's reader when it has handed over all it had. A session that is waiting for its
-// client's next command goes back to the shared lane, if that is all there was; one that waits for the reply goes on.
+// rested is called by the lane's reader when it has handed over all it had, and by who has filled a hole. A session that
+// is waiting for its client's next command goes back to the shared lane, if that is all there was; one that waits for
+// the reply goes on.
 func (s *session) rested() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

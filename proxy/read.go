@@ -59,6 +59,7 @@ func (r *read) loaded(image []byte, err error) {
 	s, hole, null := r.s, r.hole, r.null
 	r.end()
 	s.fill(hole, appendImage(nil, image, err, null))
+	s.rested()
 }
 
 // end counts the read as answered. It comes before the reply, so that a write that waits for it is woken by it.
@@ -188,4 +189,5 @@ func (r *multiRead) loaded(at int, image []byte, err error) {
 	}
 	r.s.reads.Add(-1)
 	r.s.fill(r.hole, b)
+	r.s.rested()
 }

@@ -202,7 +202,7 @@ func TestClaimedLengthsTakeNoMemory(t *testing.T) {
 }
 
 // memory is a line of /proc/<pid>/status, in bytes.
-func memory(t *testing.T, pid int, name string) int64 {
+func memory(t testing.TB, pid int, name string) int64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

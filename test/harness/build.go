@@ -11,6 +11,17 @@ import (
 
 // Binary builds keyrow, with its hooks, once per test process, and returns the path of the program.
 var Binary = sync.OnceValues(func() (string, error) {
+	args := []string{"-tags", "hooks"}
+	if raceDetector {
+		args = append(args, "-race")
+	}
+	return build(args...)
+})
+
+// leanBinary is keyrow as it is delivered: no hooks, and no race detector, which takes several times the memory.
+var leanBinary = sync.OnceValues(func() (string, error) { return build() })
+
+func build(args ...string) (string, error) {
 	root, err := moduleRoot()
 	if err != nil {
 		return "", err
@@ -20,17 +31,13 @@ var Binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "keyrow")
-	args := []string{"build", "-tags", "hooks", "-o", path}
-	if raceDetector {
-		args = append(args, "-race")
-	}
-	build := exec.Command("go", append(args, ".")...)
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
+	cmd := exec.Command("go", append(append([]string{"build", "-o", path}, args...), ".")...)
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build of keyrow: %w\n%s", err, out)
 	}
 	return path, nil
-})
+}
 
 var isKeyrow = regexp.MustCompile(`(?m)^module keyrow$`)
 

@@ -27,6 +27,7 @@ type Options struct {
 	Env    []string          // NAME=value, added to the environment of the tests
 	Args   []string          // after "-c conf.toml"
 	Hooks  *Hooks            // where the process is to be held, see [NewHooks]
+	Lean   bool              // the program as it is delivered, for tests of memory: no hooks and no race detector
 }
 
 // Keyrow is a running keyrow process.
@@ -114,7 +115,11 @@ func (k *Keyrow) Run() (code int, printed string) {
 }
 
 func (k *Keyrow) spawn() error {
-	binary, err := Binary()
+	program := Binary
+	if k.options.Lean {
+		program = leanBinary
+	}
+	binary, err := program()
 	if err != nil {
 		return err
 	}
