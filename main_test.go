@@ -78,6 +78,8 @@ func TestCommandLine(t *testing.T) {
 			stderr: "keyrow: unknown command \"serve\"; keyrow --help lists the commands\n"},
 		{name: "argument of check", args: "check conf.toml", status: 2,
 			stderr: "keyrow: unknown command \"conf.toml\"; keyrow --help lists the commands\n"},
+		{name: "init of no configuration", args: "init -c conf.toml", status: 2,
+			stderr: "keyrow: unknown shorthand flag: 'c' in -c; keyrow --help lists the flags\n"},
 		{name: "no configuration", status: 2, stderr: "keyrow: open conf.toml: " + missing},
 		{name: "no configuration to check", args: "check", status: 2, stderr: "keyrow: open conf.toml: " + missing},
 		{name: "another configuration", args: "-c other.toml", conf: unreachable, status: 2,
@@ -115,6 +117,7 @@ func TestHelpSaysWhatThereIs(t *testing.T) {
 	}{
 		{"--help", []string{"keyrow -c conf.toml", "check ", "--config", "--version", "Exit status: 0 fine"}},
 		{"check --help", []string{"keyrow check", "--config", "The exit status is 1 if keyrow would not start"}},
+		{"init --help", []string{"keyrow init", "--dsn", "KEYROW_DSN", "--redis", "--out", "--force"}},
 	} {
 		status, stdout, stderr := keyrow(t, "", strings.Fields(test.args)...)
 		if status != 0 || stderr != "" {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -93,34 +92,6 @@ func (p *parts) close() {
 	if p.db != nil {
 		_ = p.db.Close()
 	}
-}
-
-// check prints every finding and fails if keyrow would not start.
-func check(ctx context.Context, c config, out io.Writer) error {
-	p, err := connect(ctx, c, zerolog.Nop())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	for _, f := range p.findings {
-		if _, err := fmt.Fprintf(out, "%s: mapping %q: %s\n", f.Severity, f.Mapping, f.Text); err != nil {
-			return err
-		}
-	}
-	layout := backend.CheckLayout(ctx, p.rdb, c.Journal)
-	if layout != nil {
-		if _, err := fmt.Fprintf(out, "error: %v\n", layout); err != nil {
-			return err
-		}
-	}
-	switch {
-	case p.set == nil:
-		return errors.New("the configuration does not fit the tables")
-	case layout != nil:
-		return errors.New("the configuration does not fit the journal in redis")
-	}
-	_, err = fmt.Fprintf(out, "ok: %d mappings fit their tables\n", len(c.Mappings))
-	return err
 }
 
 // serve runs keyrow until ctx ends, then drains: the clients' last commands are answered, and the journal is flushed
