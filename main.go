@@ -112,10 +112,9 @@ func newLog(c logConfig, out *os.File) zerolog.Logger {
 	if err != nil {
 		level = zerolog.InfoLevel
 	}
-	terminal := isatty.IsTerminal(out.Fd())
 	var w io.Writer = out
-	if c.Format == "console" || c.Format == "auto" && terminal {
-		w = zerolog.ConsoleWriter{Out: out, NoColor: !terminal, TimeFormat: "15:04:05.000"}
+	if c.Format == "console" || c.Format == "auto" && isatty.IsTerminal(out.Fd()) {
+		w = zerolog.ConsoleWriter{Out: out, NoColor: !colours(out), TimeFormat: "15:04:05.000"}
 	}
 	zerolog.TimeFieldFormat = zerolog.TimeFormatUnixMs
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()

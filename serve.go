@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -44,8 +45,6 @@ type parts struct {
 
 // connect opens both servers and compares the configuration with them.
 func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	p := &parts{}
 	defer func() {
 		if err != nil {
@@ -55,34 +54,56 @@ func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err e
 	if err := c.Proxy.TLS.Check(); err != nil {
 		return nil, &configError{err: err}
 	}
-	if p.rdb, err = backend.OpenRedis(c.Redis); err != nil {
+	if p.rdb, err = connectRedis(ctx, c, log); err != nil {
+		return nil, err
+	}
+	p.db, p.set, p.findings, err = connectMySQL(ctx, c)
+	return p, err
+}
+
+// connectRedis opens Redis and finds out whether it is fit for the configuration.
+func connectRedis(ctx context.Context, c config, log zerolog.Logger) (*redis.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	rdb, err := backend.OpenRedis(c.Redis)
+	if err != nil {
 		return nil, &configError{err: err}
 	}
-	if err := backend.CheckRedis(ctx, p.rdb, log); err != nil {
+	err = backend.CheckRedis(ctx, rdb, log)
+	if err == nil && writes(c) {
+		err = backend.CheckEviction(ctx, rdb)
+	}
+	if err != nil {
+		_ = rdb.Close()
 		return nil, err
 	}
-	for _, m := range c.Mappings {
-		if m.Write == "deny" {
-			continue
-		}
-		if err := backend.CheckEviction(ctx, p.rdb); err != nil {
-			return nil, err
-		}
-		break
-	}
-	if p.db, err = backend.OpenMySQL(c.MySQL); err != nil {
-		return nil, err
+	return rdb, nil
+}
+
+// writes reports whether any mapping takes writes.
+func writes(c config) bool {
+	return slices.ContainsFunc(c.Mappings, func(m mapping.Config) bool { return m.Write != "deny" })
+}
+
+// connectMySQL opens MySQL and compares the mappings with their tables; set is nil if a finding is an error.
+func connectMySQL(ctx context.Context, c config) (db *sql.DB, set *mapping.Set, findings []mapping.Finding, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	db, err = backend.OpenMySQL(c.MySQL)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	tables := make([]string, len(c.Mappings))
 	for i, m := range c.Mappings {
 		tables[i] = m.Table
 	}
-	schema, err := backend.ReadSchema(ctx, p.db, tables)
+	schema, err := backend.ReadSchema(ctx, db, tables)
 	if err != nil {
-		return nil, err
+		_ = db.Close()
+		return nil, nil, nil, err
 	}
-	p.set, p.findings = mapping.NewSet(c.Mappings, schema)
-	return p, nil
+	set, findings = mapping.NewSet(c.Mappings, schema)
+	return db, set, findings, nil
 }
 
 func (p *parts) close() {
@@ -111,7 +132,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		if f.Severity == mapping.Error {
 			level = zerolog.ErrorLevel
 		}
-		log.WithLevel(level).Str("mapping", f.Mapping).Msg(f.Text)
+		log.WithLevel(level).Str("mapping", f.Mapping).Str("setting", f.Setting).Msg(f.Text)
 	}
 	if p.set == nil {
 		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
@@ -123,6 +144,13 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	commands, err := proxy.ParseCommands(table)
 	if err != nil {
 		return err
+	}
+	if writes(c) {
+		if warning, err := backend.CheckDurability(ctx, p.rdb); err != nil {
+			return err
+		} else if warning != "" {
+			log.Warn().Msg(warning)
+		}
 	}
 	journal, err := backend.OpenJournal(ctx, p.rdb, c.Journal, log)
 	if err != nil {

@@ -128,10 +128,11 @@ func (t *Table) fitting(key []string) []string {
 // split returns the texts of the findings.
 func (c *compiler) split() (errors, warnings []string) {
 	for _, f := range c.findings {
+		text := f.Setting + ": " + f.Text
 		if f.Severity == Error {
-			errors = append(errors, f.Text)
+			errors = append(errors, text)
 		} else {
-			warnings = append(warnings, f.Text)
+			warnings = append(warnings, text)
 		}
 	}
 	return errors, warnings
