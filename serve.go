@@ -162,13 +162,18 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	defer func() { _ = owners.Close() }()
 
+	var server *proxy.Server
+	watch := backend.NewWatch(backend.WatchOptions{
+		DB: p.db, Set: p.set, Swap: func(set *mapping.Set) { server.SetMappings(set) }, Log: log,
+	})
 	flusher := backend.NewFlusher(backend.FlusherOptions{
-		Journal: journal, Redis: p.rdb, DB: owners, Mappings: func() *mapping.Set { return p.set }, Log: log, Hook: hook,
+		Journal: journal, Redis: p.rdb, DB: owners, Mappings: watch.Mappings, Look: watch.Look, Log: log, Hook: hook,
 	})
 	loader := backend.NewLoader(backend.LoaderOptions{
-		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Log: log, Hook: hook,
+		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Altered: watch.Ask,
+		Log: log, Hook: hook,
 	})
-	server := proxy.New(proxy.Options{
+	server = proxy.New(proxy.Options{
 		Config: c.Proxy,
 		Upstream: proxy.Upstream{
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
@@ -182,6 +187,11 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 
 	flushing, stopFlushing := context.WithCancel(context.Background())
 	defer stopFlushing()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		watch.Run(flushing)
+	}()
 	ended := make(chan error, 2)
 	go func() { ended <- flusher.Run(flushing) }()
 	go func() { ended <- server.Serve() }()
@@ -208,6 +218,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	for range waiting {
 		failure = errors.Join(failure, <-ended)
 	}
+	<-watched
 	switch {
 	case failure != nil:
 		log.Error().Err(failure).Int("remaining", left).Msg("stopped by a failure")
