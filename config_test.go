@@ -242,7 +242,7 @@ password = "${KEYROW_TEST_A}${KEYROW_TEST_A}"
 	const a = "a ${KEYROW_TEST_B} \" \\ # b"
 	for _, test := range []struct{ name, got, want string }{
 		{"redis.password", c.Redis.Password, a + a},
-		{"redis.username", c.Redis.Username, "$KEYROW_TEST_B {KEYROW_TEST_B} ${1} $90s"},
+		{"redis.username", c.Redis.Username, "$KEYROW_TEST_B {KEYROW_TEST_B} ${1} ${KEYROW_TEST_TTL}"},
 		{"columns", strings.Join(m.Columns, " "), "x90s"},
 		{"fields", m.Fields["${KEYROW_TEST_TTL}"], "90sy"},
 	} {

@@ -17,15 +17,15 @@ type compiler struct {
 	failed   bool
 }
 
-func (c *compiler) error(line, format string, args ...any) {
+func (c *compiler) error(setting, format string, args ...any) {
 	c.failed = true
-	c.find(Error, line, format, args)
+	c.find(Error, setting, format, args)
 }
 
-func (c *compiler) warn(line, format string, args ...any) { c.find(Warning, line, format, args) }
+func (c *compiler) warn(setting, format string, args ...any) { c.find(Warning, setting, format, args) }
 
-func (c *compiler) find(s Severity, line, format string, args []any) {
-	c.findings = append(c.findings, Finding{c.config.Name, s, line + ": " + fmt.Sprintf(format, args...)})
+func (c *compiler) find(s Severity, setting, format string, args []any) {
+	c.findings = append(c.findings, Finding{c.config.Name, s, setting, fmt.Sprintf(format, args...)})
 }
 
 // compile returns nil if there is nothing to make a mapping of; else c.failed tells whether it may be used.
@@ -48,6 +48,8 @@ func (c *compiler) compile() *Mapping {
 		Deny:        c.config.Write == "deny",
 		DeleteRow:   c.config.Delete == "row",
 		pattern:     p,
+		config:      *c.config,
+		source:      c.table,
 		byField:     make(map[string]int),
 	}
 	parts := strings.Split(c.config.Table, ".")

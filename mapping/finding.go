@@ -22,9 +22,10 @@ func (s Severity) String() string {
 type Finding struct {
 	Mapping  string
 	Severity Severity
-	Text     string // the line of the mapping to change, as `columns: …`, what is wrong with it and the way out
+	Setting  string // the key of the mapping to change: "columns"
+	Text     string // what is wrong with it and the way out
 }
 
 func (f Finding) String() string {
-	return fmt.Sprintf("%s: mapping %q: %s", f.Severity, f.Mapping, f.Text)
+	return fmt.Sprintf("%s: mapping %q: %s: %s", f.Severity, f.Mapping, f.Setting, f.Text)
 }

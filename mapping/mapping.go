@@ -35,6 +35,11 @@ type Mapping struct {
 	selectList    string
 	updateFirst   bool
 	unpredictable bool
+
+	config Config
+	source *Table           // the table that it was compiled for
+	gone   map[string]error // by field: columns that are no longer there; nil: skip the field in an image, see Renew
+	unfit  error
 }
 
 // Table is the table quoted for SQL.
@@ -57,10 +62,10 @@ func (m *Mapping) UpdateFirst() bool { return m.updateFirst }
 
 // Predictable reports whether MySQL stores exactly what an image says, given the image's [Mapping.Row]. It does not
 // where a default that is an expression has to be evaluated, or where a trigger, a native JSON column or a type of
-// rounding changes what is written. An image that is not predictable is dropped once it is written, for the next reader
+// rounding changes what is written, or where the image is from before a column. An image that is not predictable is dropped once it is written, for the next reader
 // to fill.
 func (m *Mapping) Predictable(row []any) bool {
-	return !m.unpredictable && !slices.Contains(row, DefaultValue)
+	return !m.unpredictable && !slices.Contains(row, DefaultValue) && !slices.Contains(row, Unchanged)
 }
 
 // Names reports whether key, which matches the pattern, can name a row: whether the text of each variable is the one

@@ -2,7 +2,7 @@ package mapping
 
 import "slices"
 
-// A Set is the mappings of one configuration. It never changes; a reload makes another.
+// A Set is the mappings of one configuration. It never changes; a reload makes another, and so does [Set.Renew].
 type Set struct {
 	all  []*Mapping
 	root *node
@@ -25,15 +25,19 @@ func NewSet(cs []Config, schema Schema) (*Set, []Finding) {
 			continue
 		}
 		s.all = append(s.all, m)
-		if s.root == nil {
-			s.root = &node{text: m.pattern.literals[0]}
-		}
-		s.root.insert(m.pattern.literals[0], m)
+		s.insert(m)
 	}
 	if failed {
 		return nil, findings
 	}
 	return s, findings
+}
+
+func (s *Set) insert(m *Mapping) {
+	if s.root == nil {
+		s.root = &node{text: m.pattern.literals[0]}
+	}
+	s.root.insert(m.pattern.literals[0], m)
 }
 
 // Match returns the mapping whose keys look like key, or nil. Whether key can name a row of it is up to
