@@ -112,9 +112,10 @@ func (l *loop) watch(p *endpoint, s *session, lane *lane) error {
 	slot := &l.slots[at]
 	slot.s, slot.l = s, lane
 	// What epoll found before a connection was closed may be looked at after its slot went to another one.
-	p.id = uint64(at) | uint64(slot.generation)<<32
+	id := uint64(at) | uint64(slot.generation)<<32
+	p.id = id
 	l.mu.Unlock()
-	return l.poller.add(p.fd, p.id)
+	return l.poller.add(p.fd, id)
 }
 
 func (l *loop) forget(p *endpoint) {

@@ -146,6 +146,9 @@ func (f *requestFramer) whole() bool {
 		args = append(args, b[at:end:end])
 		at = end + 2
 	}
+	if at-f.pos+argCost*n > f.maxSize {
+		return false
+	}
 	f.out, f.pos = args, at
 	return true
 }
