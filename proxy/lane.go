@@ -39,6 +39,7 @@ type lane struct {
 	conn     net.Conn   // served by goroutines
 	point    *endpoint  // served by the loop
 	failed   chan error // takes the first reason to give point up
+	local    string     // the address of this end
 	out      []byte
 	spare    []byte
 	fifo     []entry
@@ -51,6 +52,7 @@ type lane struct {
 
 	// The reader's own; on a loop, guarded by reading.
 	reading   sync.Mutex
+	hung      bool   // redis will send nothing further
 	left      []byte // bytes of a reply that take more to be told what they are
 	oob       bool   // the reply under way answers no command
 	head      entry
@@ -122,6 +124,9 @@ func (l *lane) serve() {
 
 // carry runs the lane over conn until conn fails, and answers what is outstanding then.
 func (l *lane) carry(conn net.Conn) {
+	l.mu.Lock()
+	l.local = conn.LocalAddr().String()
+	l.mu.Unlock()
 	if l.loop != nil {
 		if point := l.loop.adopt(conn); point != nil {
 			l.ride(point)
@@ -185,7 +190,7 @@ func (l *lane) lose(err error) {
 		l.state = laneConnecting
 	}
 	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)
-	l.conn, l.out, l.fifo = nil, nil, nil
+	l.conn, l.local, l.out, l.fifo = nil, "", nil, nil
 	l.untaken, l.full, l.flushing, l.unsent = nil, false, false, false
 	l.work.Broadcast()
 	l.room.Broadcast()

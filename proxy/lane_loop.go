@@ -108,16 +108,18 @@ func (l *lane) turn(r readiness) (more bool) {
 		l.mu.Unlock()
 	}
 	if r&readable != 0 {
-		more = l.receive()
+		more = l.receive(r&ended != 0)
 	}
 	l.flush() // also what operations have added
 	return more
 }
 
-// receive reads once and hands out the replies. It reports whether there may be more to read.
-func (l *lane) receive() bool {
+// receive reads once and hands out the replies. It reports whether there may be more to read; of the end, which hung says
+// is behind the replies, nobody tells again.
+func (l *lane) receive(hung bool) bool {
 	l.reading.Lock()
 	defer l.reading.Unlock()
+	l.hung = l.hung || hung
 	l.mu.Lock()
 	point := l.point
 	l.mu.Unlock()
@@ -131,6 +133,7 @@ func (l *lane) receive() bool {
 	w := copy(buf, l.left)
 	n, err := point.read(buf[w:])
 	if err == errNothing {
+		l.hung = false // it was the end of the connection before
 		return false
 	}
 	if err == nil {
@@ -145,5 +148,5 @@ func (l *lane) receive() bool {
 		l.mu.Unlock()
 		return false
 	}
-	return w+n == len(buf)
+	return w+n == len(buf) || l.hung
 }

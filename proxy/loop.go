@@ -101,6 +101,10 @@ func (l *loop) watch(p *endpoint, s *session, lane *lane) error {
 	}
 	defer p.leave()
 	l.mu.Lock()
+	if p.users.Load()&shut != 0 { // forget was here already
+		l.mu.Unlock()
+		return net.ErrClosed
+	}
 	var at uint32
 	if n := len(l.free); n > 0 {
 		at = l.free[n-1]

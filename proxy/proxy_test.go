@@ -22,8 +22,8 @@ import (
 	"keyrow/mapping"
 )
 
-// loopsFlag makes sessions and lanes run as they do where there is no poller.
-var loopsFlag = flag.Bool("loops", true, "run sessions and lanes on loops")
+// loopsFlag is for several loops, whatever the processors, or none, as where there is no poller.
+var loopsFlag = flag.Int("loops", 3, "how many loops there are")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -119,6 +119,7 @@ var testCommands = func() *Commands {
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},
 		[]any{"del", int64(-2), []any{"write"}, int64(1), int64(-1), int64(1)},
 		keyless("quit", -1), keyless("subscribe", -2), keyless("client", -2, keyless("client|info", 2)),
+		keyless("hello", -1), keyless("multi", 1), keyless("select", 2),
 	})
 	if err != nil {
 		panic(err)
@@ -168,9 +169,7 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 		change(&o)
 	}
 	r.srv = New(o)
-	if !*loopsFlag {
-		r.srv.loopCount = 0
-	}
+	r.srv.loopCount = *loopsFlag
 	r.srv.upstream.probed.Store(time.Now().Add(time.Hour).UnixNano()) // no probes between the connections that tests expect
 	if err := r.srv.Listen(); err != nil {
 		t.Fatal(err)
