@@ -100,6 +100,20 @@ func (h *Hooks) Wait(point string) *Stop {
 	return stop
 }
 
+// Try is Wait that does not wait: it returns nil if nobody is held at point.
+func (h *Hooks) Try(point string) *Stop {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held = slices.DeleteFunc(h.held, func(s *Stop) bool { return !s.alive() })
+	i := slices.IndexFunc(h.held, func(s *Stop) bool { return point == s.Point || point == "*" })
+	if i < 0 {
+		return nil
+	}
+	stop := h.held[i]
+	h.held = slices.Delete(h.held, i, i+1)
+	return stop
+}
+
 // ReleaseAll lets go all that are held, and from now on holds nobody.
 func (h *Hooks) ReleaseAll() {
 	h.mu.Lock()
