@@ -26,16 +26,15 @@ const (
 // lead where it stands, and the session goes on by itself until it waits for its client again.
 type loop struct {
 	poller *poller
-	index  int
 
 	// The leader's own.
 	sessions []sessionReady // those whose clients have sent something; from the next-th on still to be run
 	next     int
 	lanes    []laneReady
-	unsent   []*lane // lanes with commands to write when sessions are through
-	busy     []*session
-	unread   []*lane // sessions and lanes that have more to read at once
-	buf      []byte  // what is read from a lane, until it is handed out
+	unsent   []*lane    // lanes with commands to write when sessions are through
+	busy     []*session // those that have more to read at once
+	unread   []*lane    // the same of lanes
+	buf      []byte     // what is read from a lane, until it is handed out
 	pace     pace
 
 	mu     sync.Mutex
@@ -65,7 +64,7 @@ type laneReady struct {
 // newLoops returns n loops, or none where the platform has no poller.
 func newLoops(n int) ([]*loop, error) {
 	var loops []*loop
-	for i := range n {
+	for range n {
 		p, err := newPoller()
 		if err != nil {
 			for _, l := range loops {
@@ -76,7 +75,7 @@ func newLoops(n int) ([]*loop, error) {
 			}
 			return nil, err
 		}
-		loops = append(loops, &loop{poller: p, index: i, buf: make([]byte, laneReadBuffer)})
+		loops = append(loops, &loop{poller: p, buf: make([]byte, laneReadBuffer)})
 	}
 	return loops, nil
 }

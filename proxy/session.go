@@ -148,7 +148,7 @@ func (s *session) finish(err error) {
 	}
 	s.settle()
 	s.endStream()
-	s.mute(false)
+	s.mute(s.silent)
 	var bad protocolError
 	if errors.As(err, &bad) {
 		s.deliver(redcon.AppendError(nil, "ERR "+bad.Error()), 0)
