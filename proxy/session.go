@@ -139,12 +139,12 @@ func (s *session) begin() {
 // finish lets the replies that are still owed arrive, and closes. The session's commands ended with err.
 func (s *session) finish(err error) {
 	s.submit()
+	if s.stream.on {
+		s.mute(true) // a command that did not come to its end has no reply, nor does losing its connection
+	}
 	if s.pinned() && s.lane.private.patient.Load() {
 		// A BLPOP whose client is gone must not take what is pushed next, nor half a command be taken for a whole one.
 		s.unpin(false)
-	}
-	if s.stream.on {
-		s.mute(true) // a command that did not come to its end has no reply
 	}
 	s.settle()
 	s.endStream()
