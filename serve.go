@@ -74,15 +74,14 @@ func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err e
 	if p.db, err = backend.OpenMySQL(c.MySQL); err != nil {
 		return nil, err
 	}
-	tables := make([]string, len(c.Mappings))
-	for i, m := range c.Mappings {
-		tables[i] = m.Table
-	}
-	schema, err := backend.ReadSchema(ctx, p.db, tables)
+	schema, err := backend.ReadSchema(ctx, p.db, mapping.Tables(c.Mappings, c.Queries))
 	if err != nil {
 		return nil, err
 	}
-	p.set, p.findings = mapping.NewSet(c.Mappings, schema)
+	if err := backend.ReadQueries(ctx, p.db, c.Queries, schema); err != nil {
+		return nil, err
+	}
+	p.set, p.findings = mapping.NewSet(c.Mappings, c.Queries, schema)
 	return p, nil
 }
 
@@ -103,7 +102,7 @@ func check(ctx context.Context, c config, out io.Writer) error {
 	}
 	defer p.close()
 	for _, f := range p.findings {
-		if _, err := fmt.Fprintf(out, "%s: mapping %q: %s\n", f.Severity, f.Mapping, f.Text); err != nil {
+		if _, err := fmt.Fprintln(out, f); err != nil {
 			return err
 		}
 	}
@@ -119,7 +118,9 @@ func check(ctx context.Context, c config, out io.Writer) error {
 	case layout != nil:
 		return errors.New("the configuration does not fit the journal in redis")
 	}
-	_, err = fmt.Fprintf(out, "ok: %d mappings fit their tables\n", len(c.Mappings))
+	if _, err = fmt.Fprintf(out, "ok: %d mappings fit their tables\n", len(c.Mappings)); err == nil && len(c.Queries) > 0 {
+		_, err = fmt.Fprintf(out, "ok: %d queries run\n", len(c.Queries))
+	}
 	return err
 }
 
@@ -142,7 +143,11 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		if f.Severity == mapping.Error {
 			level = zerolog.ErrorLevel
 		}
-		log.WithLevel(level).Str("mapping", f.Mapping).Msg(f.Text)
+		section := "mapping"
+		if f.Query {
+			section = "query"
+		}
+		log.WithLevel(level).Str(section, f.Mapping).Msg(f.Text)
 	}
 	if p.set == nil {
 		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
@@ -192,7 +197,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	if addrs := server.Addrs(); len(addrs) > 1 {
 		listening.Strs("addrs", addrs[1:])
 	}
-	listening.Str("version", version).Int("mappings", len(c.Mappings)).Msg("listening")
+	listening.Str("version", version).Int("mappings", len(c.Mappings)).Int("queries", len(c.Queries)).Msg("listening")
 
 	var failure error
 	waiting := 2

@@ -213,7 +213,9 @@ func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
 		return s.reserved()
 	}
 	if c.writes {
-		if m := maps.Match(key); m != nil {
+		if m := maps.Match(key); m != nil && m.Deny {
+			return denied(m)
+		} else if m != nil {
 			return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of mapping %q; "+
 				"SET the whole row instead, nothing was changed", c.name, key, m.Name))
 		}

@@ -129,7 +129,7 @@ var testCommands = func() *Commands {
 func testMappings(t testing.TB) *mapping.Set {
 	m := mapping.Default()
 	m.Name, m.Key, m.Table = "user", "user:{id}", "users"
-	set, findings := mapping.NewSet([]mapping.Config{m}, mapping.Schema{"users": {
+	set, findings := mapping.NewSet([]mapping.Config{m}, nil, mapping.Schema{"users": {
 		Schema: "shop", Name: "users", Engine: "InnoDB",
 		Columns: []mapping.Column{
 			{Name: "id", Type: "bigint", ColumnType: "bigint(20)", Precision: 19},

@@ -145,12 +145,20 @@ func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 // writable says why a write to key is refused before its value is looked at.
 func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	if m.Deny {
-		return refused(fmt.Sprintf("mapping %q is write = \"deny\"; nothing was changed", m.Name))
+		return denied(m)
 	}
 	if !m.Names(key) {
 		return m.Refusal(key)
 	}
 	return s.srv.gate.Admit()
+}
+
+// denied refuses every write to m.
+func denied(m *mapping.Mapping) error {
+	if m.Query {
+		return refused(m.String() + " can only be read; nothing was changed")
+	}
+	return refused(m.String() + " is write = \"deny\"; nothing was changed")
 }
 
 // transactional makes sure, once for all sessions of an identity, that Redis lets it use MULTI, and answers the client
