@@ -113,7 +113,7 @@ var testCommands = func() *Commands {
 		return []any{name, arity, []any{}, int64(0), int64(0), int64(0), []any{}, []any{}, []any{}, subs}
 	}
 	c, err := ParseCommands([]any{
-		key("get", "readonly"), key("set", "write"), key("incr", "write"), key("append", "write"),
+		key("get", "readonly"), key("strlen", "readonly"), key("hget", "readonly"), key("set", "write"), key("incr", "write"), key("append", "write"),
 		[]any{"ping", int64(-1), []any{}, int64(0), int64(0), int64(0)},
 		[]any{"mget", int64(-2), []any{"readonly"}, int64(1), int64(-1), int64(1)},
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},

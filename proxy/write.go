@@ -145,7 +145,7 @@ func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 // writable says why a write to key is refused before its value is looked at.
 func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	if m.Deny {
-		return denied(m)
+		return refused(denial(m) + "; nothing was changed")
 	}
 	if !m.Names(key) {
 		return m.Refusal(key)
@@ -153,12 +153,12 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	return s.srv.gate.Admit()
 }
 
-// denied refuses every write to m.
-func denied(m *mapping.Mapping) error {
+// denial says why nobody may write m.
+func denial(m *mapping.Mapping) string {
 	if m.Query {
-		return refused(m.String() + " can only be read; nothing was changed")
+		return m.String() + " can only be read"
 	}
-	return refused(m.String() + " is write = \"deny\"; nothing was changed")
+	return m.String() + " is write = \"deny\""
 }
 
 // transactional makes sure, once for all sessions of an identity, that Redis lets it use MULTI, and answers the client
