@@ -128,7 +128,7 @@ func (f *requestFramer) next(noAuth bool) (request, error) {
 func (f *requestFramer) whole() bool {
 	b := f.buf
 	n, at := count(b, f.pos, '*')
-	if n == 0 || n > maxArgs {
+	if n == 0 || n > f.maxArgs {
 		return false
 	}
 	args := f.out[:0]
@@ -143,7 +143,11 @@ func (f *requestFramer) whole() bool {
 		args = append(args, b[at:end:end])
 		at = end + 2
 	}
-	f.out, f.pos = args, at
+	f.out = args
+	if at-f.pos+argCost*n > f.maxSize {
+		return false
+	}
+	f.pos = at
 	return true
 }
 
