@@ -16,6 +16,9 @@ const maxViews = 4
 // loaded, and the command is run again. It is false, and nothing was done, if no key of the command names a row or a
 // result.
 func (s *session) view(c *command, req request) bool {
+	if c.onlyKey && len(req.args) > 1 && s.mapped(req.args[1]) == nil {
+		return false
+	}
 	var v *view
 	plain := false // there are other keys too
 	c.visit(req.args, func(key []byte) bool {
@@ -163,7 +166,7 @@ func (v *view) reply(l *lane, b []byte) {
 	switch {
 	case at < 0:
 		if b[0] == '-' { // then each of the commands is run by itself
-			v.s.lanes.multi.Store(false)
+			l.set.multi.Store(false)
 		}
 	case at == 0:
 		v.answer = append(v.answer[:0], b...)
@@ -264,15 +267,15 @@ func (v *view) loaded(k *viewedKey, found bool, err error) {
 			v.step = viewLast
 			v.replies = 1
 			return append(w, v.command...)
-		})
+		}).flush()
 	default:
-		v.again(v.encode)
+		v.again(v.encode).flush()
 	}
 }
 
 // again sends the command once more. It is called by the lane's reader or by the loader, so it must not wait for room:
-// what a client is owed bounds how often that is.
-func (v *view) again(encode func(w []byte) []byte) {
+// what a client is owed bounds how often that is. The reader writes to the lane once it is through, the loader does not.
+func (v *view) again(encode func(w []byte) []byte) *lane {
 	wire := encode(nil)
 	l := v.lane
 	l.mu.Lock()
@@ -281,6 +284,7 @@ func (v *view) again(encode func(w []byte) []byte) {
 	if err != nil {
 		v.end(appendError(nil, err))
 	}
+	return l
 }
 
 func (v *view) hold() {
@@ -298,6 +302,7 @@ func (v *view) end(b []byte) {
 	s.reads.Add(-1)
 	if hole != nil {
 		s.fill(hole, append([]byte(nil), b...))
+		s.rested()
 	} else {
 		s.deliver(b, 1)
 	}
@@ -321,7 +326,7 @@ func (s *session) atomic() bool {
 		return false
 	case !set.multi.Load():
 		s.settle()
-		reply, err := s.srv.upstream.try(s.key, []byte("MULTI"))
+		reply, err := s.try(s.key, []byte("MULTI"))
 		set.multi.Store(err == nil && reply[0] == '+')
 		set.noMulti.Store(err == nil && reply[0] == '-')
 	}
