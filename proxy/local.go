@@ -160,7 +160,7 @@ func (s *session) hello(_ *command, req request) {
 	case s.pinned():
 	case g.id != nil || s.shutOut():
 		// As a new client would; there may be no lanes that let it in.
-		reply, err := s.srv.upstream.try(laneKey{}, hello...)
+		reply, err := s.try(laneKey{}, hello...)
 		if err != nil {
 			s.refuse(notApplied(err))
 			return

@@ -118,7 +118,7 @@ var testCommands = func() *Commands {
 		[]any{"mget", int64(-2), []any{"readonly"}, int64(1), int64(-1), int64(1)},
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},
 		[]any{"del", int64(-2), []any{"write"}, int64(1), int64(-1), int64(1)},
-		keyless("quit", -1), keyless("subscribe", -2), keyless("client", -2, keyless("client|info", 2)),
+		keyless("quit", -1), keyless("hello", -1), keyless("multi", 1), keyless("select", 2), keyless("subscribe", -2), keyless("client", -2, keyless("client|info", 2)),
 	})
 	if err != nil {
 		panic(err)
@@ -291,6 +291,51 @@ func TestForward(t *testing.T) {
 	up.send("\n-ERR unknown command 'NOSUCH'\r\n+PONG\r\n")
 	a.expect("$1\r\n1\r\n:2\r\n-ERR unknown command 'NOSUCH'\r\n")
 	b.expect("+PONG\r\n")
+}
+
+// A session that asks Redis something on a connection of its own keeps nobody waiting, whatever loop they share.
+func TestTriesAside(t *testing.T) {
+	r := newRig(t, nil)
+	up := r.upstream()
+	a, b := r.client(), r.client()
+	served := func() {
+		t.Helper()
+		b.send("PING")
+		up.expect("PING")
+		up.send("+PONG\r\n")
+		b.expect("+PONG\r\n")
+	}
+	a.send("HELLO 2 AUTH u p")
+	tried := r.upstream()
+	tried.expect("HELLO 2 AUTH u p")
+	served()
+	tried.send("-WRONGPASS\r\n")
+	a.expect("-WRONGPASS\r\n")
+
+	a.send("STRLEN user:1")
+	tried = r.upstream()
+	tried.expect("MULTI")
+	served()
+	tried.send("+OK\r\n")
+	up.expect("STRLEN user:1")
+	up.send(":1\r\n")
+	a.expect(":1\r\n")
+
+	a.send("MULTI")
+	own := r.upstream()
+	own.expect("CLIENT ID")
+	own.send(":7\r\n")
+	own.expect("MULTI")
+	own.send("+OK\r\n")
+	a.expect("+OK\r\n")
+	a.send("SELECT 1")
+	tried = r.upstream()
+	tried.expect("SELECT 1")
+	served()
+	tried.send("+OK\r\n")
+	own.expect("SELECT 1")
+	own.send("+QUEUED\r\n")
+	a.expect("+QUEUED\r\n")
 }
 
 // A loaded row comes in its place among replies that were there earlier.

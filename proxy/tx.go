@@ -333,7 +333,7 @@ func (s *session) queueSelect(_ *command, req request) {
 		base := s.key
 		base.db = 0
 		db, ok := parseInt(req.args[1])
-		reply, err := s.srv.upstream.try(base, req.args...)
+		reply, err := s.try(base, req.args...)
 		switch {
 		case err != nil:
 			s.abort(notApplied(err))
