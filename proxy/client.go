@@ -263,10 +263,7 @@ func (s *Server) users() map[string][]*session {
 func (l *lane) addr() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.conn == nil {
-		return ""
-	}
-	return l.conn.LocalAddr().String()
+	return l.local
 }
 
 // knownTo is the id by which Redis knows the connection of the client that keyrow calls id: 0 if that has none of its

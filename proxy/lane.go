@@ -38,6 +38,7 @@ type lane struct {
 	reason   error      // why the lane is down
 	conn     net.Conn   // served by goroutines
 	point    *endpoint  // served by the loop
+	local    string     // the lane's end of the connection, "" without one
 	failed   chan error // takes the first reason to give point up
 	out      []byte
 	spare    []byte
@@ -152,7 +153,7 @@ func (l *lane) established(conn net.Conn) bool {
 	if l.state == laneClosed {
 		return false
 	}
-	l.state, l.conn = laneUp, conn
+	l.state, l.conn, l.local = laneUp, conn, conn.LocalAddr().String()
 	l.room.Broadcast()
 	return true
 }
@@ -185,7 +186,7 @@ func (l *lane) lose(err error) {
 		l.state = laneConnecting
 	}
 	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)
-	l.conn, l.out, l.fifo = nil, nil, nil
+	l.conn, l.local, l.out, l.fifo = nil, "", nil, nil
 	l.untaken, l.full, l.flushing, l.unsent = nil, false, false, false
 	l.work.Broadcast()
 	l.room.Broadcast()

@@ -54,7 +54,7 @@ func (u *upstream) own(set *laneSet, s *session) (*lane, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lane{up: u, set: set, loop: u.loopOf(s), state: laneUp, conn: conn}
+	l := &lane{up: u, set: set, loop: u.loopOf(s), state: laneUp, conn: conn, local: conn.LocalAddr().String()}
 	l.work.L, l.room.L = &l.mu, &l.mu
 	l.private = &private{lane: l}
 	if reply, err := u.ask(conn, []byte("CLIENT"), []byte("ID")); err != nil {
