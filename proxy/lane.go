@@ -53,6 +53,7 @@ type lane struct {
 	// The reader's own; on a loop, guarded by reading.
 	reading   sync.Mutex
 	left      []byte // bytes of a reply that take more to be told what they are
+	hung      bool   // nothing further will come than what can be read; on a loop
 	oob       bool   // the reply under way answers no command
 	head      entry
 	ready     []entry // entries taken from fifo, from readyAt on

@@ -26,6 +26,7 @@ func (l *lane) ride(point *endpoint) {
 	l.mu.Lock()
 	l.point = nil
 	l.mu.Unlock()
+	l.hung = false
 	point.close()
 	l.lose(err)
 }
@@ -108,16 +109,18 @@ func (l *lane) turn(r readiness) (more bool) {
 		l.mu.Unlock()
 	}
 	if r&readable != 0 {
-		more = l.receive()
+		more = l.receive(r&ended != 0)
 	}
 	l.flush() // also what operations have added
 	return more
 }
 
-// receive reads once and hands out the replies. It reports whether there may be more to read.
-func (l *lane) receive() bool {
+// receive reads once and hands out the replies. It reports whether there may be more to read: once the poller has told
+// of the end, it does not tell again, so there is more until the end is read.
+func (l *lane) receive(hung bool) bool {
 	l.reading.Lock()
 	defer l.reading.Unlock()
+	l.hung = l.hung || hung
 	l.mu.Lock()
 	point := l.point
 	l.mu.Unlock()
@@ -145,5 +148,5 @@ func (l *lane) receive() bool {
 		l.mu.Unlock()
 		return false
 	}
-	return w+n == len(buf)
+	return w+n == len(buf) || l.hung
 }
