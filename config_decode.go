@@ -20,7 +20,7 @@ import (
 
 // decoder puts a TOML document into structs with toml tags. It goes on after a problem, so that one run shows all there
 // is to change, and it is strict: a key that no struct has, and a value of another type, are problems. ${NAME} in a
-// string is replaced by the environment's NAME; what that holds is not expanded again.
+// string is replaced by the environment's NAME; what that holds is not expanded again. $${NAME} is the text ${NAME}.
 //
 // Problems start with the path of the key. A value that should be text is never part of one: it may be a password.
 type decoder struct {
@@ -159,10 +159,13 @@ func (d *decoder) duration(path string, v any, out *time.Duration) {
 	}
 }
 
-var variable = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
+var variable = regexp.MustCompile(`\$?\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
 func (d *decoder) expand(path, text string) string {
 	return variable.ReplaceAllStringFunc(text, func(ref string) string {
+		if ref[1] == '$' {
+			return ref[1:]
+		}
 		name := ref[2 : len(ref)-1]
 		value, ok := os.LookupEnv(name)
 		if !ok {

@@ -126,9 +126,9 @@ func TestConfigProblems(t *testing.T) {
 		{"exponent for a number", `redis.lanes = 1e300`, []string{`redis.lanes: want a whole number, got 1e+300`}},
 		{"truth for a number", `redis.lanes = true`, []string{`redis.lanes: want a whole number, got true`}},
 		{"list for a number", `redis.lanes = [1]`, []string{`redis.lanes: want a whole number, got a list`}},
-		{"negative number", `redis.lanes = -1`, []string{`redis.lanes: -1 is not within 1 and 256`}},
+		{"negative number", `redis.lanes = -1`, []string{`redis.lanes: -1 is not within 0 and 256`}},
 		{"too large a number", `redis.lanes = 9223372036854775807`,
-			[]string{`redis.lanes: 9223372036854775807 is not within 1 and 256`}},
+			[]string{`redis.lanes: 9223372036854775807 is not within 0 and 256`}},
 		{"number beyond 64 bits", `redis.lanes = 9223372036854775808`,
 			[]string{`line 1, column 15: 9223372036854775808 is out of range for int64`}},
 		{"number for text", `redis.addr = 6379`, []string{`redis.addr: want text in quotes, got a number`}},
@@ -242,7 +242,7 @@ password = "${KEYROW_TEST_A}${KEYROW_TEST_A}"
 	const a = "a ${KEYROW_TEST_B} \" \\ # b"
 	for _, test := range []struct{ name, got, want string }{
 		{"redis.password", c.Redis.Password, a + a},
-		{"redis.username", c.Redis.Username, "$KEYROW_TEST_B {KEYROW_TEST_B} ${1} $90s"},
+		{"redis.username", c.Redis.Username, "$KEYROW_TEST_B {KEYROW_TEST_B} ${1} ${KEYROW_TEST_TTL}"},
 		{"columns", strings.Join(m.Columns, " "), "x90s"},
 		{"fields", m.Fields["${KEYROW_TEST_TTL}"], "90sy"},
 	} {

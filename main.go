@@ -59,7 +59,7 @@ func status(err error) int {
 }
 
 func run(ctx context.Context, args []string) error {
-	var path string
+	var conf string
 	root := &cobra.Command{
 		Use:   "keyrow -c conf.toml",
 		Short: "A caching proxy for Redis that reads rows from MySQL and writes them back",
@@ -69,42 +69,34 @@ and flushed to MySQL behind it; everything else passes through.
 
 Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 3 stopped with writes left in Redis that are not in MySQL yet.`,
-		Example: "  keyrow -c conf.toml          serve\n" +
-			"  keyrow check -c conf.toml    compare the configuration with Redis and the tables of MySQL",
+		Example: "  keyrow init --out conf.toml  write a configuration for the tables of a database\n" +
+			"  keyrow check -c conf.toml    compare it with Redis and the tables of MySQL\n" +
+			"  keyrow -c conf.toml          serve",
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(path)
+			c, err := loadConfig(conf)
 			if err != nil {
 				return err
 			}
 			return serve(cmd.Context(), c, newLog(c.Log, os.Stderr))
 		},
 	}
-	root.PersistentFlags().StringVarP(&path, "config", "c", "conf.toml", "the configuration file")
+	configFlag(root, &conf)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
 	})
 	root.SetVersionTemplate("keyrow {{.Version}}\n")
-	root.AddCommand(&cobra.Command{
-		Use:   "check",
-		Short: "Compare the configuration with Redis and the tables of MySQL",
-		Long: `check reads the configuration, connects to Redis and MySQL as serving would, compares every
-mapping with its table, and prints all it finds, one line a finding, with the line to change.
-It changes nothing. The exit status is 1 if keyrow would not start.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := loadConfig(path)
-			if err != nil {
-				return err
-			}
-			return check(cmd.Context(), c, os.Stdout)
-		},
-	})
+	root.AddCommand(newInit(), newCheck())
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
+}
+
+// configFlag gives a command the flag that names the configuration.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", "conf.toml", "the configuration file")
 }
 
 func noArgs(_ *cobra.Command, args []string) error {
@@ -120,10 +112,9 @@ func newLog(c logConfig, out *os.File) zerolog.Logger {
 	if err != nil {
 		level = zerolog.InfoLevel
 	}
-	terminal := isatty.IsTerminal(out.Fd())
 	var w io.Writer = out
-	if c.Format == "console" || c.Format == "auto" && terminal {
-		w = zerolog.ConsoleWriter{Out: out, NoColor: !terminal, TimeFormat: "15:04:05.000"}
+	if c.Format == "console" || c.Format == "auto" && isatty.IsTerminal(out.Fd()) {
+		w = zerolog.ConsoleWriter{Out: out, NoColor: !colours(out), TimeFormat: "15:04:05.000"}
 	}
 	zerolog.TimeFieldFormat = zerolog.TimeFormatUnixMs
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()

@@ -78,6 +78,8 @@ func TestCommandLine(t *testing.T) {
 			stderr: "keyrow: unknown command \"serve\"; keyrow --help lists the commands\n"},
 		{name: "argument of check", args: "check conf.toml", status: 2,
 			stderr: "keyrow: unknown command \"conf.toml\"; keyrow --help lists the commands\n"},
+		{name: "init of no configuration", args: "init -c conf.toml", status: 2,
+			stderr: "keyrow: unknown shorthand flag: 'c' in -c; keyrow --help lists the flags\n"},
 		{name: "no configuration", status: 2, stderr: "keyrow: open conf.toml: " + missing},
 		{name: "no configuration to check", args: "check", status: 2, stderr: "keyrow: open conf.toml: " + missing},
 		{name: "another configuration", args: "-c other.toml", conf: unreachable, status: 2,
@@ -88,8 +90,10 @@ func TestCommandLine(t *testing.T) {
 			stderr: "keyrow: conf.toml:\n  redis.lanes: want a whole number, got \"two\"\n  redis.db: -1 is negative\n"},
 		{name: "configuration that is not TOML", args: "--config=conf.toml", conf: "[redis\n", status: 2,
 			stderr: "keyrow: conf.toml:\n  line 1, column 7: expected '.' or ']' to end table name, but got '\\n' instead\n"},
-		{name: "no redis to check", args: "check", conf: unreachable, status: 1,
-			stderr: "keyrow: redis at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused\n"},
+		{name: "no servers to check", args: "check", conf: unreachable, status: 1,
+			stdout: "error: redis at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused\n" +
+				"error: read the schema of mysql: server: dial tcp 127.0.0.1:1: connect: connection refused\n",
+			stderr: "keyrow: keyrow would not start with this configuration\n"},
 		{name: "no redis", conf: unreachable, status: 1,
 			stderr: "keyrow: redis at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused\n"},
 	} {
@@ -114,7 +118,8 @@ func TestHelpSaysWhatThereIs(t *testing.T) {
 		words []string
 	}{
 		{"--help", []string{"keyrow -c conf.toml", "check ", "--config", "--version", "Exit status: 0 fine"}},
-		{"check --help", []string{"keyrow check", "--config", "The exit status is 1 if keyrow would not start"}},
+		{"check --help", []string{"keyrow check", "--config", "--json", "The exit status is 1 if keyrow would not start"}},
+		{"init --help", []string{"keyrow init", "--dsn", "KEYROW_DSN", "--redis", "--out", "--force"}},
 	} {
 		status, stdout, stderr := keyrow(t, "", strings.Fields(test.args)...)
 		if status != 0 || stderr != "" {

@@ -5,7 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -45,8 +45,6 @@ type parts struct {
 
 // connect opens both servers and compares the configuration with them.
 func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err error) {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
 	p := &parts{}
 	defer func() {
 		if err != nil {
@@ -56,33 +54,55 @@ func connect(ctx context.Context, c config, log zerolog.Logger) (_ *parts, err e
 	if err := c.Proxy.TLS.Check(); err != nil {
 		return nil, &configError{err: err}
 	}
-	if p.rdb, err = backend.OpenRedis(c.Redis); err != nil {
+	if p.rdb, err = connectRedis(ctx, c, log); err != nil {
+		return nil, err
+	}
+	p.db, p.set, p.findings, err = connectMySQL(ctx, c)
+	return p, err
+}
+
+// connectRedis opens Redis and finds out whether it is fit for the configuration.
+func connectRedis(ctx context.Context, c config, log zerolog.Logger) (*redis.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	rdb, err := backend.OpenRedis(c.Redis)
+	if err != nil {
 		return nil, &configError{err: err}
 	}
-	if err := backend.CheckRedis(ctx, p.rdb, log); err != nil {
-		return nil, err
+	err = backend.CheckRedis(ctx, rdb, log)
+	if err == nil && writes(c) {
+		err = backend.CheckEviction(ctx, rdb)
 	}
-	for _, m := range c.Mappings {
-		if m.Write == "deny" {
-			continue
-		}
-		if err := backend.CheckEviction(ctx, p.rdb); err != nil {
-			return nil, err
-		}
-		break
-	}
-	if p.db, err = backend.OpenMySQL(c.MySQL); err != nil {
-		return nil, err
-	}
-	schema, err := backend.ReadSchema(ctx, p.db, mapping.Tables(c.Mappings, c.Queries))
 	if err != nil {
+		_ = rdb.Close()
 		return nil, err
 	}
-	if err := backend.ReadQueries(ctx, p.db, c.Queries, schema); err != nil {
-		return nil, err
+	return rdb, nil
+}
+
+// writes reports whether any mapping takes writes.
+func writes(c config) bool {
+	return slices.ContainsFunc(c.Mappings, func(m mapping.Config) bool { return m.Write != "deny" })
+}
+
+// connectMySQL opens MySQL and compares the mappings with their tables; set is nil if a finding is an error.
+func connectMySQL(ctx context.Context, c config) (db *sql.DB, set *mapping.Set, findings []mapping.Finding, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	db, err = backend.OpenMySQL(c.MySQL)
+	if err != nil {
+		return nil, nil, nil, err
 	}
-	p.set, p.findings = mapping.NewSet(c.Mappings, c.Queries, schema)
-	return p, nil
+	schema, err := backend.ReadSchema(ctx, db, mapping.Tables(c.Mappings, c.Queries))
+	if err == nil {
+		err = backend.ReadQueries(ctx, db, c.Queries, schema)
+	}
+	if err != nil {
+		_ = db.Close()
+		return nil, nil, nil, err
+	}
+	set, findings = mapping.NewSet(c.Mappings, c.Queries, schema)
+	return db, set, findings, nil
 }
 
 func (p *parts) close() {
@@ -92,36 +112,6 @@ func (p *parts) close() {
 	if p.db != nil {
 		_ = p.db.Close()
 	}
-}
-
-// check prints every finding and fails if keyrow would not start.
-func check(ctx context.Context, c config, out io.Writer) error {
-	p, err := connect(ctx, c, zerolog.Nop())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	for _, f := range p.findings {
-		if _, err := fmt.Fprintln(out, f); err != nil {
-			return err
-		}
-	}
-	layout := backend.CheckLayout(ctx, p.rdb, c.Journal)
-	if layout != nil {
-		if _, err := fmt.Fprintf(out, "error: %v\n", layout); err != nil {
-			return err
-		}
-	}
-	switch {
-	case p.set == nil:
-		return errors.New("the configuration does not fit the tables")
-	case layout != nil:
-		return errors.New("the configuration does not fit the journal in redis")
-	}
-	if _, err = fmt.Fprintf(out, "ok: %d mappings fit their tables\n", len(c.Mappings)); err == nil && len(c.Queries) > 0 {
-		_, err = fmt.Fprintf(out, "ok: %d queries run\n", len(c.Queries))
-	}
-	return err
 }
 
 // serve runs keyrow until ctx ends, then drains: the clients' last commands are answered, and the journal is flushed
@@ -143,11 +133,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		if f.Severity == mapping.Error {
 			level = zerolog.ErrorLevel
 		}
-		section := "mapping"
-		if f.Query {
-			section = "query"
-		}
-		log.WithLevel(level).Str(section, f.Mapping).Msg(f.Text)
+		log.WithLevel(level).Str(f.Section(), f.Mapping).Str("setting", f.Setting).Msg(f.Text)
 	}
 	if p.set == nil {
 		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
@@ -160,6 +146,13 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if writes(c) {
+		if warning, err := backend.CheckDurability(ctx, p.rdb); err != nil {
+			return err
+		} else if warning != "" {
+			log.Warn().Msg(warning)
+		}
+	}
 	journal, err := backend.OpenJournal(ctx, p.rdb, c.Journal, log)
 	if err != nil {
 		return err
@@ -170,13 +163,18 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	defer func() { _ = owners.Close() }()
 
+	var server *proxy.Server
+	watch := backend.NewWatch(backend.WatchOptions{
+		DB: p.db, Set: p.set, Swap: func(set *mapping.Set) { server.SetMappings(set) }, Log: log,
+	})
 	flusher := backend.NewFlusher(backend.FlusherOptions{
-		Journal: journal, Redis: p.rdb, DB: owners, Mappings: func() *mapping.Set { return p.set }, Log: log, Hook: hook,
+		Journal: journal, Redis: p.rdb, DB: owners, Mappings: watch.Mappings, Look: watch.Look, Log: log, Hook: hook,
 	})
 	loader := backend.NewLoader(backend.LoaderOptions{
-		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Log: log, Hook: hook,
+		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Altered: watch.Ask,
+		Log: log, Hook: hook,
 	})
-	server := proxy.New(proxy.Options{
+	server = proxy.New(proxy.Options{
 		Config: c.Proxy,
 		Upstream: proxy.Upstream{
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
@@ -190,6 +188,11 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 
 	flushing, stopFlushing := context.WithCancel(context.Background())
 	defer stopFlushing()
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		watch.Run(flushing)
+	}()
 	ended := make(chan error, 2)
 	go func() { ended <- flusher.Run(flushing) }()
 	go func() { ended <- server.Serve() }()
@@ -216,6 +219,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	for range waiting {
 		failure = errors.Join(failure, <-ended)
 	}
+	<-watched
 	switch {
 	case failure != nil:
 		log.Error().Err(failure).Int("remaining", left).Msg("stopped by a failure")

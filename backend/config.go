@@ -15,7 +15,6 @@ import (
 // Defaults of the sections [redis], [mysql] and [journal].
 const (
 	DefaultRedisAddr    = "127.0.0.1:6379"
-	DefaultRedisLanes   = 2
 	DefaultRedisTimeout = 30 * time.Second
 	// DefaultTCPKeepAlive is Redis's own.
 	DefaultTCPKeepAlive = 300 * time.Second
@@ -60,7 +59,7 @@ type RedisConfig struct {
 	Username string `toml:"username"`
 	Password string `toml:"password"`
 	DB       int    `toml:"db"`
-	// Lanes is the number of shared connections for each identity, database and protocol.
+	// Lanes is the number of shared connections for each identity, database and protocol; 0: one for each loop.
 	Lanes int `toml:"lanes"`
 	// Timeout of one command, from its write to its reply.
 	Timeout time.Duration `toml:"timeout"`
@@ -99,7 +98,7 @@ type JournalConfig struct {
 
 // DefaultRedis is [redis] with nothing set.
 func DefaultRedis() RedisConfig {
-	return RedisConfig{Addr: DefaultRedisAddr, Lanes: DefaultRedisLanes, Timeout: DefaultRedisTimeout,
+	return RedisConfig{Addr: DefaultRedisAddr, Timeout: DefaultRedisTimeout,
 		TCPKeepAlive: DefaultTCPKeepAlive}
 }
 
@@ -133,7 +132,7 @@ func (c RedisConfig) Validate() error {
 	if c.DB < 0 {
 		ps.add("redis.db", "%d is negative", c.DB)
 	}
-	ps.between("redis.lanes", c.Lanes, 1, maxLanes)
+	ps.between("redis.lanes", c.Lanes, 0, maxLanes)
 	ps.within("redis.timeout", c.Timeout, minTimeout, maxTimeout)
 	if c.TCPKeepAlive != 0 {
 		ps.within("redis.tcp_keepalive", c.TCPKeepAlive, time.Second, maxKeepAlive)

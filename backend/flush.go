@@ -34,7 +34,7 @@ const referencePatience = 30 * time.Second
 // drainPoll is how often Drain looks whether the marks are gone.
 const drainPoll = 20 * time.Millisecond
 
-// FlusherOptions are what a flusher works on. All but Log and Hook are required.
+// FlusherOptions are what a flusher works on. All but Look, Log and Hook are required.
 type FlusherOptions struct {
 	Journal *Journal
 	Redis   *redis.Client
@@ -42,7 +42,10 @@ type FlusherOptions struct {
 	DB *sql.DB
 	// Mappings returns the mappings in force; each batch asks anew.
 	Mappings func() *mapping.Set
-	Log      zerolog.Logger
+	// Look brings Mappings up to date with the tables; it is called where a table does not seem to be what its mapping
+	// says.
+	Look func(context.Context) error
+	Log  zerolog.Logger
 	// Hook is called at the points named Hook..., on the goroutine that flushes.
 	Hook func(point string)
 }
@@ -54,6 +57,7 @@ type Flusher struct {
 	rdb      *redis.Client
 	db       *sql.DB
 	mappings func() *mapping.Set
+	look     func(context.Context) error
 	log      zerolog.Logger
 	often    zerolog.Logger // for what may go on for long or concern many keys: a few lines every ten seconds
 	hook     func(string)
@@ -96,11 +100,15 @@ func NewFlusher(o FlusherOptions) *Flusher {
 	if o.Hook == nil {
 		o.Hook = func(string) {}
 	}
+	if o.Look == nil {
+		o.Look = func(context.Context) error { return nil }
+	}
 	f := &Flusher{
 		journal:  o.Journal,
 		rdb:      o.Redis,
 		db:       o.DB,
 		mappings: o.Mappings,
+		look:     o.Look,
 		log:      o.Log,
 		often:    o.Log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second}),
 		hook:     o.Hook,

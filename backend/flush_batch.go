@@ -89,6 +89,9 @@ type item struct {
 	id    []any // values of the key columns
 	row   []any // values of the columns to write, of an upsert
 
+	older   bool // the image is from before a column of the row: written with an UPDATE, so as to leave that alone
+	strange bool // the image is not one of a row, as far as the mapping says
+
 	end end
 	err error
 }
@@ -158,6 +161,21 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 	}
 	entries := reply.([]any)
 	set := o.f.mappings()
+	items := decodeAll(entries, set)
+	if slices.ContainsFunc(items, func(it *item) bool { return it.strange }) {
+		// It may be that another process knows a column already that this one does not.
+		if err := o.f.look(ctx); err != nil {
+			return nil, err
+		}
+		set = o.f.mappings()
+		items = decodeAll(entries, set)
+	}
+	o.rank(ctx, set)
+	return items, nil
+}
+
+// decodeAll makes the items of what batch.lua returned.
+func decodeAll(entries []any, set *mapping.Set) []*item {
 	items := make([]*item, 0, len(entries)/3)
 	for ; len(entries) >= 3; entries = entries[3:] {
 		it := &item{key: entries[0].(string), flags: int(entries[1].(int64))}
@@ -169,6 +187,8 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 			it.end = endLanded
 		case it.m == nil:
 			it.park(errNoMapping)
+		case it.m.Unfit() != nil:
+			it.end = endDefer
 		case it.step == stepLost:
 			it.park(errImageGone)
 		case it.flags&notString != 0:
@@ -179,8 +199,7 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 		}
 		items = append(items, it)
 	}
-	o.rank(ctx, set)
-	return items, nil
+	return items
 }
 
 var (
@@ -194,6 +213,7 @@ func (it *item) park(err error) { it.end, it.err = endParked, err }
 func (it *item) decode() {
 	var err error
 	if it.id, err = it.m.KeyArgs(nil, []byte(it.key)); err != nil {
+		it.strange = true
 		it.park(err)
 		return
 	}
@@ -201,8 +221,10 @@ func (it *item) decode() {
 		return
 	}
 	if it.row, err = it.m.Row(nil, []byte(it.key), it.image); err != nil {
+		it.strange = true
 		it.park(fmt.Errorf("the image is not one of a row: %w", err))
 	}
+	it.older = slices.Contains(it.row, mapping.Unchanged)
 }
 
 // batch flushes items, which are all there is of their keys in flushing, and takes their marks out of it. An error says

@@ -1,6 +1,8 @@
 package backend
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	cenkalti "github.com/cenkalti/backoff/v5"
@@ -100,6 +102,7 @@ func (f *Flusher) pause(m *mapping.Mapping, why error) {
 	defer f.mu.Unlock()
 	p := f.pauses[m]
 	if p == nil {
+		maps.DeleteFunc(f.pauses, func(m *mapping.Mapping, _ *pause) bool { return !slices.Contains(f.mappings().All(), m) })
 		p = &pause{retry: newPacer(pauseFirst, pauseLast)}
 		f.pauses[m] = p
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"fmt"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
@@ -58,6 +59,7 @@ type Loader struct {
 	journal mapping.Journal
 	timeout time.Duration // of a SELECT
 	lease   time.Duration
+	altered func()
 	hook    func(point string)
 	log     zerolog.Logger
 	sets    []journalSets // of each partition
@@ -102,13 +104,15 @@ type load struct {
 	lost   int       // how many fills in a row were rejected with nothing there instead
 }
 
-// LoaderOptions are what a Loader works on. All but Hook and Log are required.
+// LoaderOptions are what a Loader works on. All but Altered, Hook and Log are required.
 type LoaderOptions struct {
 	Redis   *redis.Client
 	DB      *sql.DB // the pool of OpenMySQL
 	Journal mapping.Journal
 	// Timeout of one SELECT, the wait for a free connection included.
 	Timeout time.Duration
+	// Altered is called where a table does not seem to be what its mapping says; it must not block.
+	Altered func()
 	// Hook is called at HookGranted, HookSelected and HookFilled, on the goroutine of the round.
 	Hook func(point string)
 	Log  zerolog.Logger
@@ -126,11 +130,14 @@ func NewLoader(o LoaderOptions) *Loader {
 	if o.Hook == nil {
 		o.Hook = func(string) {}
 	}
+	if o.Altered == nil {
+		o.Altered = func() {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Loader{
 		rdb: o.Redis, db: o.DB, journal: o.Journal,
 		timeout: o.Timeout, lease: o.Timeout + leaseMargin,
-		hook: o.Hook, log: o.Log,
+		altered: o.Altered, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
 		queues: make(map[*mapping.Mapping]*queue),
@@ -151,6 +158,11 @@ func NewLoader(o LoaderOptions) *Loader {
 // that is empty. done must not block. Load keeps no reference to key.
 func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, err error)) {
 	l.counters.loads.Add(1)
+	if err := m.Unfit(); err != nil {
+		l.counters.errors.Add(1)
+		done(nil, &Error{CodeErr, fmt.Sprintf("mapping %q is suspended: %v: nothing was read", m.Name, err)})
+		return
+	}
 	if !m.Names(key) {
 		done(nil, nil)
 		return

@@ -43,6 +43,9 @@ func (l *Loader) round(q *queue, loads []*load) {
 	if q.m.Query {
 		l.selectResults(q.m, reads)
 	} else if err := l.selectRows(q.m, reads); err != nil {
+		if classify(err) == schema {
+			l.altered()
+		}
 		l.release(reads)
 		err = &Error{CodeDBDown, fmt.Sprintf("mysql failed: %v: nothing was read", err)}
 		for _, r := range reads {
@@ -158,6 +161,9 @@ func (l *Loader) fill(q *queue, reads []*read) {
 			filled = append(filled, r)
 			loads = append(loads, r.load)
 		}
+	}
+	if len(broken) > 0 {
+		l.altered()
 	}
 	l.release(broken)
 	for _, r := range broken {

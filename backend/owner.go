@@ -296,6 +296,7 @@ const (
 	errLockWait  = 1205
 	errDeadlock  = 1213
 	errDuplicate = 1062
+	errNoDefault = 1364
 )
 
 func lost(err error) error { return fmt.Errorf("%w: %w", errLostConn, err) }

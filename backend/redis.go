@@ -109,6 +109,21 @@ func CheckEviction(ctx context.Context, rdb *redis.Client) error {
 		"set maxmemory-policy volatile-lru or noeviction, or write = \"deny\" in every mapping", rdb.Options().Addr, policy)
 }
 
+// CheckDurability warns of a Redis that forgets writes when it is killed: those that are not in MySQL yet are nowhere
+// else. A server that does not tell is taken as it is.
+func CheckDurability(ctx context.Context, rdb *redis.Client) (warning string, err error) {
+	addr := rdb.Options().Addr
+	info, err := info(ctx, rdb, "persistence")
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("redis at %s: info persistence: %w", addr, err)
+	case info["aof_enabled"] == "0":
+		return fmt.Sprintf("redis at %s has no append-only file, so writes that are not in mysql yet are lost with it; "+
+			"set appendonly yes", addr), nil
+	}
+	return "", nil
+}
+
 // Commands is the reply of COMMAND: for every command of the server its name, arity, flags and keys.
 func Commands(ctx context.Context, rdb *redis.Client) ([]any, error) {
 	commands, err := rdb.Do(ctx, "COMMAND").Slice()

@@ -49,6 +49,25 @@ func ReadSchema(ctx context.Context, db *sql.DB, tables []string) (mapping.Schem
 	return schema, nil
 }
 
+// Tables lists the tables and views of the database the DSN names, as far as its user may see them, by name.
+func Tables(ctx context.Context, db *sql.DB) (database string, tables []string, err error) {
+	s := schemaReader{ctx: ctx, db: db}
+	if err = s.readServer(); err == nil {
+		// Not the sequences of MariaDB, which have one row and count.
+		err = s.each("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_TYPE IN "+
+			"('BASE TABLE', 'SYSTEM VERSIONED', 'VIEW') ORDER BY TABLE_NAME", func(scan func(...any) error) error {
+			var name string
+			err := scan(&name)
+			tables = append(tables, name)
+			return err
+		})
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("read the tables of mysql: %w", err)
+	}
+	return s.database, tables, nil
+}
+
 type tableName struct{ schema, table string }
 
 type schemaReader struct {

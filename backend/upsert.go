@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"keyrow/mapping"
 )
 
 // land brings items into MySQL, in their order, and gives each an end.
@@ -44,7 +46,9 @@ func (o *owner) land(ctx context.Context, items []*item) error {
 		switch {
 		case class == schema:
 			m := failed[0].m
-			o.f.pause(m, err)
+			if !o.renewed(ctx, m) {
+				o.f.pause(m, err)
+			}
 			for _, it := range items[at:] {
 				if it.m == m {
 					it.end = endDefer
@@ -64,6 +68,14 @@ func (o *owner) land(ctx context.Context, items []*item) error {
 		items = after
 	}
 	return nil
+}
+
+// renewed reports whether m is no longer in force, after a look at its table.
+func (o *owner) renewed(ctx context.Context, m *mapping.Mapping) bool {
+	if err := o.f.look(ctx); err != nil {
+		o.log.Warn().Str("mapping", m.Name).Err(err).Msg("table cannot be looked at")
+	}
+	return !slices.Contains(o.f.mappings().All(), m)
 }
 
 // setAside lets a row wait that somebody else has locked. With several rows of one mapping it is rather the table, in
@@ -125,7 +137,8 @@ func (o *owner) write(ctx context.Context, items []*item) (n int, err error) {
 		_, err := o.exec(ctx, query, args...)
 		return n, err
 	}
-	for n < len(items) && n < b.most() && items[n].m == b.m && items[n].step == stepUpsert {
+	older := items[0].older // goes alone
+	for n < len(items) && n < b.most() && items[n].m == b.m && items[n].step == stepUpsert && (n == 0 || !older && !items[n].older) {
 		if err := o.fits(items[n]); err != nil {
 			if n == 0 {
 				return 1, err
@@ -135,7 +148,7 @@ func (o *owner) write(ctx context.Context, items []*item) (n int, err error) {
 		n++
 	}
 	switch {
-	case !b.m.UpdateFirst():
+	case !b.m.UpdateFirst() && !older:
 		query, args, n := b.insert(items[:n], b.conflict, o.packet)
 		o.f.stats.upserts.Add(1)
 		_, err := o.exec(ctx, query, args...)
@@ -151,7 +164,17 @@ func (o *owner) write(ctx context.Context, items []*item) (n int, err error) {
 	query, args, _ = b.insert(items[:1], "", o.packet)
 	o.f.stats.upserts.Add(1)
 	_, err = o.exec(ctx, query, args...)
+	if older && mysqlCode(err) == errNoDefault {
+		err = &tooOld{err}
+	}
 	return 1, err
+}
+
+// tooOld is the fault of a row, not of its table: only MySQL could have said what is missing.
+type tooOld struct{ why error }
+
+func (e *tooOld) Error() string {
+	return fmt.Sprintf("the image is from before a column that a new row needs: %v: SET the key again", e.why)
 }
 
 // merge writes rows of a table where a duplicate may be another row than that of the key, in three statements instead

@@ -151,7 +151,7 @@ func (b *builder) tuple(q *strings.Builder, args []any, it *item) []any {
 }
 
 func value(q *strings.Builder, args []any, v any) []any {
-	if v == mapping.DefaultValue {
+	if v == mapping.DefaultValue || v == mapping.Unchanged {
 		q.WriteString("DEFAULT")
 		return args
 	}
@@ -163,14 +163,19 @@ func value(q *strings.Builder, args []any, v any) []any {
 func (b *builder) update(it *item) (query string, args []any) {
 	var q strings.Builder
 	q.WriteString("UPDATE " + b.m.Table() + " SET ")
-	for n, i := range b.values {
-		if n > 0 {
+	set := false
+	for _, i := range b.values {
+		if it.row[i] == mapping.Unchanged {
+			continue
+		}
+		if set {
 			q.WriteByte(',')
 		}
+		set = true
 		q.WriteString(b.columns[i] + "=")
 		args = value(&q, args, it.row[i])
 	}
-	if len(b.values) == 0 {
+	if !set {
 		q.WriteString(b.keys[0] + "=" + b.keys[0])
 	}
 	q.WriteString(" WHERE ")

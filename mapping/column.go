@@ -21,6 +21,7 @@ type column struct {
 
 	nullable bool
 	missing  absence
+	later    bool   // it came while keyrow was running: an image without it is from before, see Renew
 	initial  []byte // absence defaulted: the default as a JSON image has it
 }
 

@@ -37,6 +37,8 @@ func (c *compiler) compile() *Mapping {
 		Deny:        c.config.Write == "deny",
 		DeleteRow:   c.config.Delete == "row",
 		pattern:     p,
+		config:      *c.config,
+		source:      c.table,
 		byField:     make(map[string]int),
 	}
 	parts := strings.Split(c.config.Table, ".")

@@ -26,15 +26,20 @@ type Finding struct {
 	Mapping  string // its name
 	Query    bool   // it is a query
 	Severity Severity
-	Text     string // the line of it to change, as `columns: …`, what is wrong with it and the way out
+	Setting  string // the key of the mapping or query to change: "columns"
+	Text     string // what is wrong with it and the way out
 }
 
 func (f Finding) String() string {
-	section := "mapping"
+	return fmt.Sprintf("%s: %s %q: %s: %s", f.Severity, f.Section(), f.Mapping, f.Setting, f.Text)
+}
+
+// Section is what the configuration calls what the finding is about: "mapping" or "query".
+func (f Finding) Section() string {
 	if f.Query {
-		section = "query"
+		return "query"
 	}
-	return fmt.Sprintf("%s: %s %q: %s", f.Severity, section, f.Mapping, f.Text)
+	return "mapping"
 }
 
 // findings collects what is found about one mapping or query.
@@ -45,15 +50,15 @@ type findings struct {
 	failed bool
 }
 
-func (f *findings) error(line, format string, args ...any) {
+func (f *findings) error(setting, format string, args ...any) {
 	f.failed = true
-	f.find(Error, line, format, args)
+	f.find(Error, setting, format, args)
 }
 
-func (f *findings) warn(line, format string, args ...any) { f.find(Warning, line, format, args) }
+func (f *findings) warn(setting, format string, args ...any) { f.find(Warning, setting, format, args) }
 
-func (f *findings) find(s Severity, line, format string, args []any) {
-	f.list = append(f.list, Finding{f.name, f.query, s, line + ": " + fmt.Sprintf(format, args...)})
+func (f *findings) find(s Severity, setting, format string, args []any) {
+	f.list = append(f.list, Finding{f.name, f.query, s, setting, fmt.Sprintf(format, args...)})
 }
 
 // sorted is the list with errors before warnings.

@@ -36,8 +36,8 @@ func (d *draft) release() {
 	drafts.Put(d)
 }
 
-// read parses an image or a client's value into d.values.
-func (m *Mapping) read(d *draft, image []byte) error {
+// read parses an image or a client's value into d.values. An image may have fields of columns that are gone.
+func (m *Mapping) read(d *draft, image []byte, gone map[string]error) error {
 	if cap(d.values) < len(m.columns) {
 		d.values = make([]value, len(m.columns))
 	}
@@ -56,6 +56,11 @@ func (m *Mapping) read(d *draft, image []byte) error {
 		}
 		at, err := m.column(name, i)
 		if err != nil {
+			if refusal, ok := gone[string(name.text())]; ok && refusal == nil {
+				continue
+			} else if ok {
+				return refusal
+			}
 			return err
 		}
 		if d.values[at].kind != 0 {
@@ -103,7 +108,7 @@ func (m *Mapping) Canonical(dst, key, value []byte) ([]byte, error) {
 	if err := m.bind(&texts, key); err != nil {
 		return dst, err
 	}
-	if err := m.read(d, value); err != nil {
+	if err := m.read(d, value, nil); err != nil {
 		return dst, err
 	}
 	start := len(dst)
@@ -204,7 +209,8 @@ func (m *Mapping) Image(dst []byte, row [][]byte) ([]byte, error) {
 }
 
 // Row appends to dst the values of [Mapping.WriteColumns] for an image of key, checking it as [Mapping.Canonical]
-// does: clients' scripts can write what they like. [DefaultValue] stands for a column that the image leaves to MySQL.
+// does: clients' scripts can write what they like. [DefaultValue] stands for a column that the image leaves to MySQL, [Unchanged]
+// for one that came after it.
 func (m *Mapping) Row(dst []any, key, image []byte) ([]any, error) {
 	d := drafts.Get().(*draft)
 	defer d.release()
@@ -212,7 +218,7 @@ func (m *Mapping) Row(dst []any, key, image []byte) ([]any, error) {
 	if err := m.bind(&texts, key); err != nil {
 		return dst, err
 	}
-	if err := m.read(d, image); err != nil {
+	if err := m.read(d, image, m.gone); err != nil {
 		return dst, err
 	}
 	row := dst
@@ -225,6 +231,8 @@ func (m *Mapping) Row(dst []any, key, image []byte) ([]any, error) {
 				return dst, c.wrap(err)
 			}
 			arg = c.keys.arg(texts[c.key])
+		case v.kind == 0 && c.later:
+			arg = Unchanged
 		case v.kind == 0 && c.missing == refused:
 			_, err := c.absent(nil)
 			return dst, c.wrap(err)

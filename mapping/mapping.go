@@ -44,6 +44,11 @@ type Mapping struct {
 	updateFirst   bool
 	unpredictable bool
 	statement     *statement // of a query
+
+	config Config
+	source *Table           // the table that it was compiled for
+	gone   map[string]error // by field: columns that are no longer there; nil: skip the field in an image, see Renew
+	unfit  error
 }
 
 // String names the mapping in errors.
@@ -74,10 +79,10 @@ func (m *Mapping) UpdateFirst() bool { return m.updateFirst }
 
 // Predictable reports whether MySQL stores exactly what an image says, given the image's [Mapping.Row]. It does not
 // where a default that is an expression has to be evaluated, or where a trigger, a native JSON column or a type of
-// rounding changes what is written. An image that is not predictable is dropped once it is written, for the next reader
+// rounding changes what is written, or where the image is from before a column. An image that is not predictable is dropped once it is written, for the next reader
 // to fill.
 func (m *Mapping) Predictable(row []any) bool {
-	return !m.unpredictable && !slices.Contains(row, DefaultValue)
+	return !m.unpredictable && !slices.Contains(row, DefaultValue) && !slices.Contains(row, Unchanged)
 }
 
 // Names reports whether key, which matches the pattern, can name a row: whether the text of each variable is the one

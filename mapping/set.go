@@ -1,6 +1,7 @@
 package mapping
 
-// A Set is the mappings and queries of one configuration. It never changes; a reload makes another.
+// A Set is the mappings and queries of one configuration. It never changes; a reload makes another, and so does
+// [Set.Renew].
 type Set struct {
 	all     []*Mapping
 	queries []*Mapping

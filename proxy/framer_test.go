@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -243,4 +244,48 @@ func FuzzReplyFramer(f *testing.F) {
 			from = end
 		}
 	})
+}
+
+// What flows is what came, however it came, and the next command is cut as ever.
+func TestFlow(t *testing.T) {
+	large := appendCommand(nil, []byte("RPUSH"), []byte("k"), bytes.Repeat([]byte("x"), 40), nil, bytes.Repeat([]byte("y"), 30))
+	next := appendCommand(nil, []byte("GET"), []byte("k"))
+	wire := slices.Concat(next, large, next)
+	for piece := 1; piece <= len(wire); piece++ {
+		f := newRequestFramer(maxArgs, MaxBulk)
+		var got, flown []byte
+		commands := 0
+		for from := 0; from < len(wire); from += piece {
+			n := copy(f.more(), wire[from:min(from+piece, len(wire))])
+			f.read(n)
+			for {
+				if f.flowing || f.large(20) != nil {
+					b, last, err := f.flow(false)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if flown = append(flown, b...); !last {
+						break
+					}
+					commands++
+					got = append(got, flown...)
+				}
+				req, err := f.next(false)
+				if err == errShort {
+					if !f.flowing && f.large(20) != nil {
+						continue
+					}
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				commands++
+				got = append(got, req.raw...)
+			}
+		}
+		if !bytes.Equal(got, wire) || commands != 3 || !f.idle() {
+			t.Fatalf("in pieces of %d bytes: %d commands, %q", piece, commands, got)
+		}
+	}
 }

@@ -81,9 +81,18 @@ func newLoops(n int) ([]*loop, error) {
 	return loops, nil
 }
 
-// loopsFor is how many loops serve lanes lanes per identity: every loop has one at least, and a loop needs the half of a
-// processor that Redis and the kernel leave it.
-func loopsFor(lanes int) int { return max(1, min(lanes, runtime.GOMAXPROCS(0)/2)) }
+// maxLoops is how many loops serve one Redis at most: four keep it busy.
+const maxLoops = 4
+
+// loopsFor is how many loops there are for lanes lanes, or for any number of them if that is 0. Every loop has a lane,
+// and half of the processors is what Redis and the kernel leave it.
+func loopsFor(lanes int) int {
+	n := min(maxLoops, runtime.GOMAXPROCS(0)/2)
+	if lanes > 0 {
+		n = min(n, lanes)
+	}
+	return max(1, n)
+}
 
 // watch starts telling s or l of what p is ready for; the other is nil.
 func (l *loop) watch(p *endpoint, s *session, lane *lane) error {
@@ -103,9 +112,10 @@ func (l *loop) watch(p *endpoint, s *session, lane *lane) error {
 	slot := &l.slots[at]
 	slot.s, slot.l = s, lane
 	// What epoll found before a connection was closed may be looked at after its slot went to another one.
-	p.id = uint64(at) | uint64(slot.generation)<<32
+	id := uint64(at) | uint64(slot.generation)<<32
+	p.id = id
 	l.mu.Unlock()
-	return l.poller.add(p.fd, p.id)
+	return l.poller.add(p.fd, id) // p may be closed by now, and have no id
 }
 
 func (l *loop) forget(p *endpoint) {

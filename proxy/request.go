@@ -65,6 +65,9 @@ type requestFramer struct {
 	maxBulk int
 	maxSize int // bytes of a command, as maxCommand
 
+	flowing bool // the command being cut is taken by flow, piece by piece
+	rest    int  // bytes of the argument at hand that are still to flow, its CRLF included
+
 	out     [][]byte
 	rewrite []byte
 }
@@ -176,27 +179,9 @@ func count(b []byte, at int, kind byte) (n, next int) {
 func (f *requestFramer) arguments(noAuth bool) error {
 	for f.left > 0 {
 		if f.bulk < 0 {
-			if f.pos == len(f.buf) {
-				return errShort
-			}
-			if c := f.buf[f.pos]; c != '$' {
-				// Redis looks at the type only once the line is whole.
-				if _, err := f.line("too big bulk count string"); err != nil {
-					return err
-				}
-				return protocolError(fmt.Sprintf("expected '$', got '%c'", c))
-			}
-			n, err := f.header("too big bulk count string", "invalid bulk length", f.maxBulk)
-			if err != nil {
+			if err := f.argument(noAuth); err != nil {
 				return err
 			}
-			if n < 0 {
-				return protocolError("invalid bulk length")
-			}
-			if n > maxBulkNoAuth && noAuth {
-				return protocolError("unauthenticated bulk length")
-			}
-			f.bulk = n
 		}
 		if f.pos-f.start+f.bulk+argCost*len(f.args) > f.maxSize {
 			return protocolError("a command of more than 1 GiB")
@@ -215,6 +200,75 @@ func (f *requestFramer) arguments(noAuth bool) error {
 		f.left--
 	}
 	return nil
+}
+
+// argument reads the header of the next argument.
+func (f *requestFramer) argument(noAuth bool) error {
+	if f.pos == len(f.buf) {
+		return errShort
+	}
+	if c := f.buf[f.pos]; c != '$' {
+		// Redis looks at the type only once the line is whole.
+		if _, err := f.line("too big bulk count string"); err != nil {
+			return err
+		}
+		return protocolError(fmt.Sprintf("expected '$', got '%c'", c))
+	}
+	n, err := f.header("too big bulk count string", "invalid bulk length", f.maxBulk)
+	if err != nil {
+		return err
+	}
+	if n < 0 {
+		return protocolError("invalid bulk length")
+	}
+	if n > maxBulkNoAuth && noAuth {
+		return protocolError("unauthenticated bulk length")
+	}
+	f.bulk = n
+	return nil
+}
+
+// large returns the arguments in front of one that is longer than size and has not arrived yet, if that is what next is
+// waiting for.
+func (f *requestFramer) large(size int) [][]byte {
+	if f.left == 0 || f.bulk <= size || len(f.args) == 0 || f.odd {
+		return nil
+	}
+	f.out = f.out[:0]
+	for _, a := range f.args {
+		f.out = append(f.out, f.buf[f.start+a.from:f.start+a.to:f.start+a.to])
+	}
+	return f.out
+}
+
+// flow takes as much of the command being cut as has arrived: what it returns is valid until the next call of more.
+// last reports that the command ends there.
+func (f *requestFramer) flow(noAuth bool) (b []byte, last bool, err error) {
+	from := f.pos
+	if !f.flowing {
+		f.flowing, from = true, f.start
+		f.rest, f.bulk = f.bulk+2, -1
+	}
+	for f.left > 0 {
+		if f.rest == 0 {
+			if err = f.argument(noAuth); err != nil {
+				break
+			}
+			f.rest, f.bulk = f.bulk+2, -1
+		}
+		take := min(f.rest, len(f.buf)-f.pos)
+		f.pos += take
+		if f.rest -= take; f.rest > 0 {
+			break
+		}
+		f.left--
+	}
+	if err == errShort {
+		err = nil
+	}
+	last = f.left == 0
+	f.flowing = !last
+	return f.buf[from:f.pos], last, err
 }
 
 // line finds the header line at pos, without its type byte and end, and leaves pos where it is. The type byte may be
@@ -302,7 +356,7 @@ func (f *requestFramer) read(n int) { f.buf = f.buf[:len(f.buf)+n] }
 
 // keep is the first byte that is still needed.
 func (f *requestFramer) keep() int {
-	if f.left > 0 {
+	if f.left > 0 && !f.flowing {
 		return f.start
 	}
 	return f.pos

@@ -87,6 +87,7 @@ type Server struct {
 	nextLoop  atomic.Uint32
 	leaders   sync.WaitGroup // a goroutine of each loop
 	clients   atomic.Int64
+	streams   atomic.Int64 // large commands that are passed on as they come
 	ids       atomic.Int64
 	drains    atomic.Bool // draining, without mu
 	done      chan struct{}

@@ -54,12 +54,13 @@ type session struct {
 	holding bool                    // the goroutine waits for the client and for a reply; guarded by mu
 	parked  bool                    // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
 
-	batch batch
-	run   *run         // blind writes that are still to be encoded into the batch
-	owed  int64        // replies that will have been delivered once everything submitted is answered
-	reads atomic.Int32 // mapped reads that are not answered yet
-	mixed atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
-	quit  bool
+	batch  batch
+	stream stream
+	run    *run         // blind writes that are still to be encoded into the batch
+	owed   int64        // replies that will have been delivered once everything submitted is answered
+	reads  atomic.Int32 // mapped reads that are not answered yet
+	mixed  atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
+	quit   bool
 
 	command []byte // the command being dispatched, as RESP
 
@@ -139,10 +140,15 @@ func (s *session) begin() {
 func (s *session) finish(err error) {
 	s.submit()
 	if s.pinned() && s.lane.private.patient.Load() {
-		// A BLPOP whose client is gone must not take what is pushed next.
+		// A BLPOP whose client is gone must not take what is pushed next, nor half a command be taken for a whole one.
 		s.unpin(false)
 	}
+	if s.stream.on {
+		s.mute(true) // a command that did not come to its end has no reply
+	}
 	s.settle()
+	s.endStream()
+	s.mute(false)
 	var bad protocolError
 	if errors.As(err, &bad) {
 		s.deliver(redcon.AppendError(nil, "ERR "+bad.Error()), 0)
@@ -174,10 +180,14 @@ func (s *session) logEnd(err error) {
 // fails with errNothing.
 func (s *session) commands() error {
 	for {
-		if err := s.standBy(); err != nil {
+		if s.stream.on {
+			if err := s.streamOn(); err != nil {
+				return err
+			}
+		} else if err := s.standBy(); err != nil {
 			return err
 		}
-		req, err := s.in.next(!s.key.authed && s.srv.upstream.noAuth.Load())
+		req, err := s.nextCommand()
 		switch {
 		case err == nil:
 			s.dispatch(req)
@@ -186,6 +196,9 @@ func (s *session) commands() error {
 			}
 		case err == errShort:
 			s.submit()
+			if s.startStream() {
+				continue
+			}
 			if err := s.pause(); err != nil {
 				return err
 			}
@@ -204,6 +217,16 @@ func (s *session) commands() error {
 			return err
 		}
 	}
+}
+
+// outsider reports whether the tighter limits of clients that have not authenticated apply.
+func (s *session) outsider() bool { return !s.key.authed && s.srv.upstream.noAuth.Load() }
+
+func (s *session) nextCommand() (request, error) {
+	if s.stream.on {
+		return request{}, errShort
+	}
+	return s.in.next(s.outsider())
 }
 
 // pause leaves the client unread while it is owed too much.

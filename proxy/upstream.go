@@ -19,7 +19,7 @@ import (
 type Upstream struct {
 	Addr    string        // host:port or unix:///path, for errors and the log
 	DB      int           // the database in which keys are mapped
-	Lanes   int           // connections per identity and database, at least 1
+	Lanes   int           // connections per identity and database; 0: one for each loop
 	Timeout time.Duration // of each reply
 	// Dial opens a connection. It ends by itself if it takes long.
 	Dial func(context.Context) (net.Conn, error)
@@ -113,6 +113,14 @@ func newUpstream(cfg Upstream, log zerolog.Logger) *upstream {
 	return &upstream{cfg: cfg, log: log, sets: map[laneKey]*laneSet{}, owned: map[*lane]struct{}{}}
 }
 
+// lanes is how many lanes a set has.
+func (u *upstream) lanes() int {
+	if u.cfg.Lanes > 0 {
+		return u.cfg.Lanes
+	}
+	return max(1, len(u.loops))
+}
+
 // acquire returns the lanes for key, connecting them if they are new; release gives them back.
 func (u *upstream) acquire(key laneKey) *laneSet {
 	u.mu.Lock()
@@ -120,7 +128,7 @@ func (u *upstream) acquire(key laneKey) *laneSet {
 	set := u.sets[key]
 	if set == nil {
 		set = &laneSet{key: key, closed: make(chan struct{}), noAuth: u.noAuth.Load()}
-		for i := range u.cfg.Lanes {
+		for i := range u.lanes() {
 			l := &lane{up: u, set: set}
 			if len(u.loops) > 0 {
 				l.loop = u.loops[i%len(u.loops)]

@@ -147,6 +147,9 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	if m.Deny {
 		return refused(denial(m) + "; nothing was changed")
 	}
+	if err := m.Unfit(); err != nil {
+		return refused(fmt.Sprintf("mapping %q is suspended: %v; nothing was changed", m.Name, err))
+	}
 	if !m.Names(key) {
 		return m.Refusal(key)
 	}
