@@ -2,11 +2,10 @@ package backend
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"keyrow/mapping"
 	"keyrow/test/harness"
@@ -40,7 +39,8 @@ func (lg *loading) shown(key string) string {
 	case "list":
 		return fmt.Sprintf("%q", lg.rdb.LRange(ctx, key, 0, -1).Val())
 	case "set":
-		members := lg.rdb.Sort(ctx, key, &redis.Sort{Alpha: true}).Val()
+		members := lg.rdb.SMembers(ctx, key).Val()
+		slices.Sort(members) // SORT compares them up to a NUL only
 		return fmt.Sprintf("%q", members)
 	case "zset":
 		return fmt.Sprintf("%v", lg.rdb.ZRangeWithScores(ctx, key, 0, -1).Val())
