@@ -115,7 +115,7 @@ func (l *loop) watch(p *endpoint, s *session, lane *lane) error {
 	id := uint64(at) | uint64(slot.generation)<<32
 	p.id = id
 	l.mu.Unlock()
-	return l.poller.add(p.fd, id) // p may be closed by now, and have no id
+	return l.poller.add(p.fd, id)
 }
 
 func (l *loop) forget(p *endpoint) {

@@ -146,11 +146,10 @@ func (f *requestFramer) whole() bool {
 		args = append(args, b[at:end:end])
 		at = end + 2
 	}
-	f.out = args
 	if at-f.pos+argCost*n > f.maxSize {
 		return false
 	}
-	f.pos = at
+	f.out, f.pos = args, at
 	return true
 }
 

@@ -66,8 +66,8 @@ func TestCheck(t *testing.T) {
 		{"redis evicts", harness.Options{Redis: lru, Config: good}, 1, []string{
 			"error: redis at " + lru.Addr + " has maxmemory-policy allkeys-lru, which may evict",
 			`warning: mapping "nick"`}, "keyrow: keyrow would not start with this configuration\n"},
-		{"not usable", harness.Options{Set: map[string]string{"redis.lanes": "0", "journal.batch": "0"}}, 2, nil,
-			"keyrow: conf.toml:\n  redis.lanes: 0 is not within 1 and 256\n  journal.batch: 0 is not within 1 and 10000\n"},
+		{"not usable", harness.Options{Set: map[string]string{"redis.lanes": "-1", "journal.batch": "0"}}, 2, nil,
+			"keyrow: conf.toml:\n  redis.lanes: -1 is not within 0 and 256\n  journal.batch: 0 is not within 1 and 10000\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -22,7 +22,7 @@ func TestStartFails(t *testing.T) {
 		{"no such key", harness.Options{Set: map[string]string{"journal.intervall": "1s", "proxy.lisen": "x"}},
 			2, []string{"journal.intervall: there is no such key", "proxy.lisen"}},
 		{"no such section", harness.Options{Set: map[string]string{"jurnal.interval": "1s"}}, 2, []string{"jurnal"}},
-		{"several problems", harness.Options{Set: map[string]string{"journal.partitions": "0", "redis.lanes": "0", "mysql.max_open": "0", "proxy.max_clients": "-1"}},
+		{"several problems", harness.Options{Set: map[string]string{"journal.partitions": "0", "redis.lanes": "-1", "mysql.max_open": "0", "proxy.max_clients": "-1"}},
 			2, []string{"journal.partitions: ", "redis.lanes: ", "mysql.max_open: ", "proxy.max_clients: "}},
 		{"no unit", harness.Options{Set: map[string]string{"journal.interval": "100"}}, 2, []string{"journal.interval", "unit"}},
 		{"unset variable", harness.Options{Set: map[string]string{"redis.password": `"${KEYROW_NOT_SET}"`}}, 2, []string{"redis.password", "KEYROW_NOT_SET"}},
