@@ -144,6 +144,39 @@ func TestRenewTheOther(t *testing.T) {
 	}
 }
 
+// TestRenewKinds: rows as hashes and strings follow their table, and queries stay.
+func TestRenewKinds(t *testing.T) {
+	id, name, age := notNull(typed("id", "int(11)")), typed("name", "varchar(10)"), typed("age", "int(11)")
+	h, s := Default(), Default()
+	h.Name, h.Key, h.Table, h.Value, h.Write = "h", "h:{id}", "users", "hash", "deny"
+	s.Name, s.Key, s.Table, s.Value, s.Column, s.Write = "s", "s:{id}", "users", "string", "name", "deny"
+	q := DefaultQuery()
+	q.Name, q.Key, q.Value, q.SQL = "q", "q", "list", "SELECT name FROM users"
+	schema := results(&q, "name varchar(10)")
+	schema["users"] = users(id, name)["users"]
+	set, found := NewSet([]Config{h, s}, []QueryConfig{q}, schema)
+	if set == nil {
+		t.Fatal(found)
+	}
+	query := set.Match([]byte("q"))
+
+	longer, _ := set.Renew(users(id, name, age))
+	values, err := longer.Match([]byte("h:1")).Values(nil, [][]byte{[]byte("1"), []byte("1"), []byte("a"), []byte("7")})
+	if got := fmt.Sprintf("%s", values); got != "[id 1 name a age 7]" || err != nil {
+		t.Error(got, err)
+	}
+	shorter, _ := longer.Renew(users(id, age))
+	if m := shorter.Match([]byte("h:1")); m.Unfit() != nil {
+		t.Error(m.Unfit())
+	}
+	if why := fmt.Sprint(shorter.Match([]byte("s:1")).Unfit()); !strings.Contains(why, `no column "name"`) {
+		t.Errorf("the column of a string is gone: %s", why)
+	}
+	if got := shorter.Match([]byte("q")); query == nil || got != query {
+		t.Error("the query is another one, or gone")
+	}
+}
+
 // TestRenewTwice: an image from before two changes; and a SET is held to the columns there are.
 func TestRenewTwice(t *testing.T) {
 	id, name, nick, age := notNull(typed("id", "int(11)")), typed("name", "varchar(10)"), typed("nick", "varchar(10)"), withDefault(typed("age", "int(11)"), "18")
