@@ -421,3 +421,16 @@ func TestLargeKinds(t *testing.T) {
 	}
 	s.restKinds()
 }
+
+// A command that is too large to be held for long is run again all the same.
+func TestLargeReadsOfKinds(t *testing.T) {
+	t.Parallel()
+	s := openKinds(t, harness.Options{})
+	client := dial(t, s.Addr)
+	for range 2 { // names is a list, whether Redis has it already or not
+		if got := client.do("HGET", "names", strings.Repeat("x", 2<<20)); !strings.HasPrefix(got, "-WRONGTYPE") {
+			t.Errorf("HGET of a list: %.100q", got)
+		}
+	}
+	s.restKinds()
+}
