@@ -51,6 +51,7 @@ func encode(args ...string) []byte {
 // send writes raw bytes; a connection that the other side has closed is found out when its replies are read.
 func (p *peer) send(b []byte) {
 	p.t.Helper()
+	p.patient()
 	if _, err := p.Write(b); err != nil && !closed(err) {
 		p.t.Fatal(err)
 	}

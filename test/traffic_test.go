@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,8 +121,11 @@ func (w *traffic) write(c *redis.Client, writer int, random *rand.Rand) {
 			err = w.one(c, id, n, "SET", key, image)
 		}
 		var reply redis.Error
+		var failed *net.OpError
 		switch {
 		case err == nil:
+		case errors.As(err, &failed) && failed.Op == "dial":
+			return // keyrow is gone
 		case errors.As(err, &reply):
 			w.refused.Add(1)
 			switch code, _, _ := strings.Cut(err.Error(), " "); code {
@@ -131,7 +135,7 @@ func (w *traffic) write(c *redis.Client, writer int, random *rand.Rand) {
 				w.aborted.Add(1)
 			}
 		default:
-			return
+			// The connection was closed: keyrow is gone, or that of a transaction to Redis was lost. A new one shows.
 		}
 	}
 }
