@@ -24,7 +24,7 @@ func newCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Compare the configuration with Redis and the tables of MySQL",
 		Long: `check reads the configuration, connects to Redis and MySQL as serving would, compares every
-mapping with its table, and prints all it finds, one line a finding, with the line to change.
+mapping with its table, tries every query, and prints all it finds, one line a finding, with the line to change.
 It changes nothing. The exit status is 1 if keyrow would not start, which warnings do not keep
 it from, and 2 if the configuration itself is wrong. What is wrong with the file alone, a key
 that does not exist say, is said on stderr, before anything is compared.
@@ -33,10 +33,12 @@ With --json it prints one object:
 
   ok        whether keyrow would start
   mappings  how many there are
+  queries   how many there are
   findings  a list, in the order of the mappings, errors before warnings
     severity  "error" or "warning"
     mapping   the name of the mapping, left out if it is none's
-    setting   the key of the mapping to change, "columns" say; left out as well
+    query     the name of the query, left out if it is none's
+    setting   the key of the mapping or query to change, "columns" say; left out where both are
     text      what is wrong and the way out`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -62,6 +64,7 @@ With --json it prints one object:
 type checked struct {
 	OK       bool      `json:"ok"`
 	Mappings int       `json:"mappings"`
+	Queries  int       `json:"queries"`
 	Findings []finding `json:"findings"`
 
 	err error // of the command, if not OK
@@ -70,6 +73,7 @@ type checked struct {
 type finding struct {
 	Severity string `json:"severity"`
 	Mapping  string `json:"mapping,omitempty"`
+	Query    string `json:"query,omitempty"`
 	Setting  string `json:"setting,omitempty"`
 	Text     string `json:"text"`
 }
@@ -77,7 +81,7 @@ type finding struct {
 // check finds whatever would keep keyrow from starting, and more. It goes on after an error, so that one run shows all
 // there is to change.
 func check(ctx context.Context, c config) *checked {
-	r := &checked{OK: true, Mappings: len(c.Mappings), Findings: []finding{}}
+	r := &checked{OK: true, Mappings: len(c.Mappings), Queries: len(c.Queries), Findings: []finding{}}
 	if err := c.Proxy.TLS.Check(); err != nil {
 		r.error(&configError{err: err})
 	}
@@ -95,7 +99,13 @@ func check(ctx context.Context, c config) *checked {
 		_ = db.Close()
 	}
 	for _, f := range findings {
-		r.add(finding{f.Severity.String(), f.Mapping, f.Setting, f.Text})
+		one := finding{Severity: f.Severity.String(), Setting: f.Setting, Text: f.Text}
+		if f.Query {
+			one.Query = f.Mapping
+		} else {
+			one.Mapping = f.Mapping
+		}
+		r.add(one)
 	}
 	return r
 }
@@ -161,8 +171,11 @@ func (r *checked) write(out io.Writer, coloured bool) error {
 			colour = red
 		}
 		where := ""
-		if f.Mapping != "" {
+		switch {
+		case f.Mapping != "":
 			where = fmt.Sprintf("mapping %q: %s: ", f.Mapping, f.Setting)
+		case f.Query != "":
+			where = fmt.Sprintf("query %q: %s: ", f.Query, f.Setting)
 		}
 		if _, err := fmt.Fprintf(out, "%s: %s\n", paint(colour, f.Severity), printable(where+f.Text)); err != nil {
 			return err
@@ -172,6 +185,9 @@ func (r *checked) write(out io.Writer, coloured bool) error {
 		return nil
 	}
 	_, err := fmt.Fprintf(out, "%s: %d mappings fit their tables\n", paint(green, "ok"), r.Mappings)
+	if err == nil && r.Queries > 0 {
+		_, err = fmt.Fprintf(out, "%s: %d queries run\n", paint(green, "ok"), r.Queries)
+	}
 	return err
 }
 

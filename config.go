@@ -22,6 +22,7 @@ type config struct {
 	Journal  backend.JournalConfig `toml:"journal"`
 	Log      logConfig             `toml:"log"`
 	Mappings []mapping.Config      `toml:"mapping"`
+	Queries  []mapping.QueryConfig `toml:"query"`
 }
 
 // logConfig is the [log] section.
@@ -106,14 +107,23 @@ func flatten(err error) []error {
 // Validate reports all that is wrong with the values.
 func (c *config) Validate() error {
 	errs := []error{c.Proxy.Validate(), c.Redis.Validate(), c.MySQL.Validate(), c.Journal.Validate(), c.Log.Validate(),
-		mapping.Validate(c.Mappings)}
-	if len(c.Mappings) == 0 {
+		mapping.Validate(c.Mappings, c.Queries)}
+	if len(c.Mappings)+len(c.Queries) == 0 {
 		errs = append(errs, errors.New("mapping: there is none; add a [[mapping]] with name, key and table"))
 	}
+	prefix := c.Journal.Prefix + ":"
+	own := func(section, name, key string) {
+		errs = append(errs, fmt.Errorf("%s %q: key: %q can match keyrow's own keys below %q; choose another key or journal.prefix",
+			section, name, key, prefix))
+	}
 	for _, m := range c.Mappings {
-		if m.Overlaps(c.Journal.Prefix + ":") {
-			errs = append(errs, fmt.Errorf("mapping %q: key: %q can match keyrow's own keys below %q; "+
-				"choose another key or journal.prefix", m.Name, m.Key, c.Journal.Prefix+":"))
+		if m.Overlaps(prefix) {
+			own("mapping", m.Name, m.Key)
+		}
+	}
+	for _, q := range c.Queries {
+		if q.Overlaps(prefix) {
+			own("query", q.Name, q.Key)
 		}
 	}
 	return errors.Join(errs...)

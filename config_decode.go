@@ -98,7 +98,9 @@ func (d *decoder) value(path string, v any, out any) {
 			*out = texts
 		}
 	case *[]mapping.Config:
-		d.mappings(path, v, out)
+		sections(d, path, v, out, mapping.Default)
+	case *[]mapping.QueryConfig:
+		sections(d, path, v, out, mapping.DefaultQuery)
 	default:
 		if table, ok := v.(map[string]any); ok {
 			d.table(path+".", table, out)
@@ -124,20 +126,20 @@ func (d *decoder) table(prefix string, table map[string]any, out any) {
 	}
 }
 
-// mappings decodes each [[mapping]] over the defaults of a mapping.
-func (d *decoder) mappings(path string, v any, out *[]mapping.Config) {
+// sections decodes each [[path]] over its defaults.
+func sections[T any](d *decoder, path string, v any, out *[]T, defaults func() T) {
 	list, ok := v.([]map[string]any)
 	if !ok {
-		d.report(path, "write each mapping below a line [[%s]], in two brackets", path)
+		d.report(path, "write each %s below a line [[%s]], in two brackets", path, path)
 	}
 	for i, table := range list {
 		prefix := fmt.Sprintf("%s[%d]: ", path, i)
 		if name, ok := table["name"].(string); ok && name != "" {
 			prefix = fmt.Sprintf("%s %q: ", path, name)
 		}
-		m := mapping.Default()
-		d.table(prefix, table, &m)
-		*out = append(*out, m)
+		section := defaults()
+		d.table(prefix, table, &section)
+		*out = append(*out, section)
 	}
 }
 

@@ -93,16 +93,15 @@ func connectMySQL(ctx context.Context, c config) (db *sql.DB, set *mapping.Set, 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	tables := make([]string, len(c.Mappings))
-	for i, m := range c.Mappings {
-		tables[i] = m.Table
+	schema, err := backend.ReadSchema(ctx, db, mapping.Tables(c.Mappings, c.Queries))
+	if err == nil {
+		err = backend.ReadQueries(ctx, db, c.Queries, schema)
 	}
-	schema, err := backend.ReadSchema(ctx, db, tables)
 	if err != nil {
 		_ = db.Close()
 		return nil, nil, nil, err
 	}
-	set, findings = mapping.NewSet(c.Mappings, schema)
+	set, findings = mapping.NewSet(c.Mappings, c.Queries, schema)
 	return db, set, findings, nil
 }
 
@@ -134,7 +133,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		if f.Severity == mapping.Error {
 			level = zerolog.ErrorLevel
 		}
-		log.WithLevel(level).Str("mapping", f.Mapping).Str("setting", f.Setting).Msg(f.Text)
+		log.WithLevel(level).Str(f.Section(), f.Mapping).Str("setting", f.Setting).Msg(f.Text)
 	}
 	if p.set == nil {
 		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
@@ -201,7 +200,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	if addrs := server.Addrs(); len(addrs) > 1 {
 		listening.Strs("addrs", addrs[1:])
 	}
-	listening.Str("version", version).Int("mappings", len(c.Mappings)).Msg("listening")
+	listening.Str("version", version).Int("mappings", len(c.Mappings)).Int("queries", len(c.Queries)).Msg("listening")
 
 	var failure error
 	waiting := 2

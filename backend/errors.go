@@ -37,6 +37,12 @@ func (e redisError) Error() string { return e.err.Error() }
 func (e redisError) Unwrap() error { return e.err }
 func (e redisError) RESP() string  { return oneLine(e.err.Error()) }
 
+// isReply reports whether err is one that a client can be given.
+func isReply(err error) bool {
+	var reply interface{ RESP() string }
+	return errors.As(err, &reply)
+}
+
 var lineBreaks = strings.NewReplacer("\r\n", " ", "\r", " ", "\n", " ")
 
 func oneLine(s string) string { return lineBreaks.Replace(s) }

@@ -179,7 +179,7 @@ func decodeAll(entries []any, set *mapping.Set) []*item {
 	items := make([]*item, 0, len(entries)/3)
 	for ; len(entries) >= 3; entries = entries[3:] {
 		it := &item{key: entries[0].(string), flags: int(entries[1].(int64))}
-		it.m = set.Match([]byte(it.key))
+		it.m = set.MatchRow([]byte(it.key))
 		image, there := entries[2].(string)
 		it.step = decide(it.flags, there)
 		switch {

@@ -84,7 +84,7 @@ func (o *owner) readmit(ctx context.Context) error {
 		}
 		var e struct{ Mark, Error string }
 		if json.Unmarshal([]byte(scan.Val()), &e) == nil && len(e.Mark) == 1 && e.Error == errNoMapping.Error() &&
-			set.Match([]byte(key)) != nil {
+			set.MatchRow([]byte(key)) != nil {
 			args = append(args, key, e.Mark)
 		}
 	}

@@ -85,7 +85,7 @@ func (fl *flushing) use(configs ...mapping.Config) {
 	if err != nil {
 		fl.t.Fatal(err)
 	}
-	set, findings := mapping.NewSet(configs, schema)
+	set, findings := mapping.NewSet(configs, nil, schema)
 	if set == nil {
 		fl.t.Fatal(findings)
 	}

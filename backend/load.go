@@ -47,11 +47,12 @@ const (
 
 var errClosed = &Error{CodeErr, "shutting down: nothing was read"}
 
-// A Loader reads rows for keys that have no image, and caches them.
+// A Loader reads rows and results of queries for keys that have no image, and caches them.
 //
 // Keys of one mapping are read in rounds, one at a time: keys that are asked for while a round is under way go together
 // in the next. A round has three stages, each one round trip for all of its keys: acquire (look again, take the lease),
-// select (the rows of the leased keys), fill (cache, if the lease is still ours). See load_round.go.
+// select (the rows of the leased keys; for a query a SELECT for each), fill (cache, if the lease is still ours). See
+// load_round.go.
 type Loader struct {
 	rdb     *redis.Client
 	db      *sql.DB
@@ -151,9 +152,10 @@ func NewLoader(o LoaderOptions) *Loader {
 	return l
 }
 
-// Load reads the row of key, which has no image as far as the caller knows, and calls done once, from any goroutine:
-// with the image, which is shared and not to be changed; with nil if the row does not exist; or with an error that says
-// what a client is told. done must not block. Load keeps no reference to key.
+// Load reads the value of key, which has no image as far as the caller knows, and calls done once, from any goroutine:
+// with the image, which is shared and not to be changed; with nil if there is nothing; or with an error that says what
+// a client is told. Of a kind that Redis does not keep as a string, the image is in Redis, not in what done is given:
+// that is empty. done must not block. Load keeps no reference to key.
 func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, err error)) {
 	l.counters.loads.Add(1)
 	if err := m.Unfit(); err != nil {
@@ -259,8 +261,12 @@ func (l *Loader) next(q *queue) (loads []*load, pause time.Duration, idle bool) 
 		q.later = later
 	}
 
+	most := roundKeys
+	if q.m.Query {
+		most = queryKeys
+	}
 	n, size := 0, 0
-	for n < len(q.ready) && n < roundKeys {
+	for n < len(q.ready) && n < most {
 		size += len(q.ready[n].key)
 		if n > 0 && size > roundBytes {
 			break

@@ -3,8 +3,11 @@ package backend
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
+
+	"keyrow/mapping"
 )
 
 var (
@@ -37,8 +40,9 @@ func (l *Loader) round(q *queue, loads []*load) {
 	}
 	l.hook(HookGranted)
 
-	err := l.selectRows(q.m, reads)
-	if err != nil {
+	if q.m.Query {
+		l.selectResults(q.m, reads)
+	} else if err := l.selectRows(q.m, reads); err != nil {
 		if classify(err) == schema {
 			l.altered()
 		}
@@ -53,14 +57,47 @@ func (l *Loader) round(q *queue, loads []*load) {
 	l.fill(q, reads)
 }
 
-// read is a key whose row is to be read.
+// read is a key whose value is to be read.
 type read struct {
 	*load
-	token string // of the lease; empty: there is none, and the row is not to be cached
-	keys  []string
+	token  string // of the lease; empty: there is none, and what is read is not to be cached
+	keys   []string
+	denied error // why there is no lease
 
-	image []byte // nil: no row
-	err   error  // the row cannot be made into an image
+	values [][]byte // the image, as mapping.Kind has it
+	aside  string   // the key that has the image instead of values
+	err    error    // nothing was read, or nothing that can be made into an image
+}
+
+// nothing reports whether there is nothing to make an image of.
+func (r *read) nothing() bool { return len(r.values) == 0 && r.aside == "" }
+
+// present is the image that waiters get of a kind that is not handed out.
+var present = []byte{}
+
+// image is what the waiters of r get; nil: there is nothing.
+func (r *read) image(m *mapping.Mapping) []byte {
+	switch {
+	case r.nothing():
+		return nil
+	case m.Kind.Text():
+		return r.values[0]
+	}
+	return present
+}
+
+// look is how the scripts look for an image.
+func look(m *mapping.Mapping) string {
+	if m.Kind.Text() {
+		return "GET"
+	}
+	return "EXISTS"
+}
+
+// storing is the command that makes an image of each kind.
+var storing = [...]string{
+	mapping.KindJSON: "SET", mapping.KindString: "SET", mapping.KindHash: "HSET", mapping.KindList: "RPUSH",
+	mapping.KindSet: "SADD", mapping.KindZset: "ZADD",
 }
 
 // acquire answers the keys that need no row, queues again those whose lease is another's, and returns the rest.
@@ -75,7 +112,7 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 			token: l.newToken(),
 			keys:  []string{key, string(l.journal.AppendAux(nil, ld.key)), sets.dirty, sets.flushing, sets.parked},
 		}
-		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.lease.Milliseconds()}}
+		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.lease.Milliseconds(), look(q.m)}}
 	}
 
 	l.sending(loads)
@@ -94,12 +131,12 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 		case "GRANTED":
 			reads = append(reads, r)
 		case "FULL":
-			r.token = ""
+			r.token, r.denied = "", uncached(string(image))
 			reads = append(reads, r)
 		case "WAIT":
 			l.counters.waits.Add(1)
 			if !l.poll(q, r.load) {
-				r.token = ""
+				r.token, r.denied = "", errLeased
 				reads = append(reads, r)
 			}
 		default:
@@ -119,8 +156,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 		case r.err != nil:
 			broken = append(broken, r)
 		case r.token == "":
-			l.counters.direct.Add(1)
-			l.answer(q, r.load, r.asked, r.image)
+			l.direct(q, r, r.denied)
 		default:
 			filled = append(filled, r)
 			loads = append(loads, r.load)
@@ -139,11 +175,11 @@ func (l *Loader) fill(q *queue, reads []*read) {
 
 	calls := make([]*call, len(filled))
 	for i, r := range filled {
-		if r.image == nil {
-			calls[i] = &call{keys: r.keys, args: []any{r.token, "0", jittered(q.m.NegativeTTL), ""}}
-		} else {
-			calls[i] = &call{keys: r.keys, args: []any{r.token, "1", jittered(q.m.TTL), r.image}}
+		keys := r.keys
+		if r.aside != "" {
+			keys = append(slices.Clip(keys), r.aside)
 		}
+		calls[i] = &call{keys: keys, args: fillArgs(q.m, r)}
 	}
 	l.sending(loads)
 	pipeline(l.ctx, l.rdb, fillScript, calls)
@@ -158,20 +194,22 @@ func (l *Loader) fill(q *queue, reads []*read) {
 		switch result {
 		case "FILLED":
 			l.counters.fills.Add(1)
-			l.answer(q, r.load, r.sent, r.image)
+			l.answer(q, r.load, r.sent, r.image(q.m))
 		case "UNCACHED":
 			l.counters.uncached.Add(1)
 			l.log.Debug().Str("mapping", q.m.Name).Bytes("why", image).Msg("redis did not take a fill")
-			l.answer(q, r.load, r.sent, r.image)
+			if r.handed(q.m) {
+				l.answer(q, r.load, r.sent, r.image(q.m))
+			} else {
+				l.fail(q, r.load, uncached(string(image)))
+			}
 		case "LOST":
 			l.counters.rejected.Add(1)
 			if r.lost++; r.lost < maxLost {
 				l.again(q, r.load)
 			} else {
-				// Something takes leases away as fast as they are given, eviction for one. The row that was read is an
-				// answer all the same.
-				l.counters.direct.Add(1)
-				l.answer(q, r.load, r.asked, r.image)
+				// Something takes leases away as fast as they are given, eviction for one.
+				l.direct(q, r, errLeased)
 			}
 		default:
 			l.counters.rejected.Add(1)
@@ -180,11 +218,49 @@ func (l *Loader) fill(q *queue, reads []*read) {
 	}
 }
 
+// direct answers a key with what was read although it is not cached, if the answer can do without Redis.
+func (l *Loader) direct(q *queue, r *read, why error) {
+	if !r.handed(q.m) {
+		l.fail(q, r.load, why)
+		return
+	}
+	l.counters.direct.Add(1)
+	l.answer(q, r.load, r.asked, r.image(q.m))
+}
+
+// handed reports whether the waiters need no more than what is handed to them.
+func (r *read) handed(m *mapping.Mapping) bool { return m.Kind.Text() || r.nothing() }
+
+var errLeased = &Error{CodeUpstream, "others hold or take away the lease of the key: nothing was read, try again"}
+
+// uncached is the error of a key whose image has to be in Redis, which refused it.
+func uncached(why string) error {
+	return &Error{CodeUpstream, "redis did not take the value of the key: " + why + ": nothing was read"}
+}
+
+// fillArgs are the arguments of the script that caches what was read.
+func fillArgs(m *mapping.Mapping, r *read) []any {
+	switch {
+	case r.nothing():
+		return []any{r.token, look(m), jittered(m.NegativeTTL), ""}
+	case r.aside != "":
+		return []any{r.token, look(m), jittered(m.TTL), "RENAME"}
+	}
+	args := append(make([]any, 0, 4+len(r.values)), r.token, look(m), jittered(m.TTL), storing[m.Kind])
+	for _, v := range r.values {
+		args = append(args, v)
+	}
+	return args
+}
+
 // found answers a key of which a script told what there is.
 func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
 	switch result {
 	case "HIT":
 		l.counters.hits.Add(1)
+		if !q.m.Kind.Text() {
+			image = present
+		}
 	case "GONE":
 		l.counters.gone.Add(1)
 	case "NEG":

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"slices"
 	"strings"
 
 	"keyrow/mapping"
@@ -53,12 +52,9 @@ func (l *Loader) selectRows(m *mapping.Mapping, reads []*read) error {
 		if r == nil {
 			continue
 		}
-		image, err := m.Image(nil, row.values)
-		if err != nil {
+		if r.values, err = m.Values(nil, row.values); err != nil {
 			r.err = &Error{CodeErr, fmt.Sprintf("the row of this key cannot be shown: %v: nothing was read", err)}
-			continue
 		}
-		r.image = slices.Clip(image)
 	}
 	return rows.Err()
 }

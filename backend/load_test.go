@@ -36,6 +36,7 @@ type loaderSetup struct {
 	redis    []string       // options of redis-server
 	tables   string
 	mappings []mapping.Config
+	queries  []mapping.QueryConfig
 	timeout  time.Duration // default 30s, so that no lease runs out on a slow machine
 }
 
@@ -51,15 +52,14 @@ func newLoading(t *testing.T, s loaderSetup) *loading {
 	lg.mysql.Exec(lg.db, s.tables)
 	db := openMySQL(t, MySQLConfig{DSN: s.mysql.DSN(lg.db), MaxOpen: 8, Timeout: s.timeout})
 
-	var tables []string
-	for _, c := range s.mappings {
-		tables = append(tables, c.Table)
+	schema, err := ReadSchema(t.Context(), db, mapping.Tables(s.mappings, s.queries))
+	if err == nil {
+		err = ReadQueries(t.Context(), db, s.queries, schema)
 	}
-	schema, err := ReadSchema(t.Context(), db, tables)
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, findings := mapping.NewSet(s.mappings, schema)
+	set, findings := mapping.NewSet(s.mappings, s.queries, schema)
 	if set == nil {
 		t.Fatal(findings)
 	}

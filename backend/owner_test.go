@@ -157,6 +157,8 @@ func TestFlushRedisRestarts(t *testing.T) {
 	fl.redis.Kill()
 	harness.Until(t, "the flusher notices", func() bool { return p.Snapshot().Retries > 0 })
 	fl.redis.Restart()
+	// After twenty refusals go-redis answers with the last one, until it has tried again by itself.
+	harness.Until(t, "the client connects", func() bool { return fl.rdb.Ping(t.Context()).Err() == nil })
 	fl.account(1, 2)
 	fl.account(2, 2)
 	fl.drained(p)

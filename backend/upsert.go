@@ -85,7 +85,7 @@ func (o *owner) setAside(it *item, err error) {
 	o.postpone(it, time.Now(), errLockWait)
 	locked := 0
 	for key, w := range o.waiting {
-		if w.why == errLockWait && o.ranksOf.Match([]byte(key)) == it.m {
+		if w.why == errLockWait && o.ranksOf.MatchRow([]byte(key)) == it.m {
 			locked++
 		}
 	}

@@ -20,7 +20,7 @@ func shopSet(t testing.TB) *Set {
 		c.Name, c.Key, c.Table = fmt.Sprint(i), fmt.Sprintf("shop:orders%d:{a}:{b}", i), "users"
 		cs = append(cs, c)
 	}
-	set, findings := NewSet(cs, schema)
+	set, findings := NewSet(cs, nil, schema)
 	if set == nil {
 		t.Fatal(findings)
 	}

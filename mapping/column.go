@@ -14,13 +14,15 @@ type column struct {
 	name   string
 	quoted string // for SQL
 	field  string // in the image
-	label  []byte // "field": as the image has it
+	label  []byte // "field": as a JSON image has it
 	key    int    // which variable of the pattern holds its value; -1: none
+
+	fieldName []byte // the field, as a hash has it
 
 	nullable bool
 	missing  absence
 	later    bool   // it came while keyrow was running: an image without it is from before, see Renew
-	initial  []byte // absence defaulted: the default as the image has it
+	initial  []byte // absence defaulted: the default as a JSON image has it
 }
 
 // absence is what it means that an image has no field for a column.
@@ -33,7 +35,8 @@ const (
 	computed                 // only MySQL knows the default: it stays out of the image
 )
 
-// A codec is a type of columns: how its values go from JSON, from MySQL's text and from keys to JSON and SQL. Every
+// A codec is a type of columns: how its values go from JSON, from MySQL's text and from keys to JSON and SQL. What
+// hashes and strings hold is made of the JSON, see [form]. Every
 // function is pure, appends to dst without changing what is there, and takes and gives no NULL. The texts that values
 // and keys come as are foreign, so errors quote no more than the start of them.
 type codec struct {
@@ -44,6 +47,7 @@ type codec struct {
 	keys  *keyCodec // nil: no column of this type can be in a key
 	noKey string    // why not
 
+	form     form   // how its JSON is made of plain text
 	exact    string // SQL behind the column in a SELECT that makes its text exact
 	loose    string // why MySQL may store another value than it is given; mostly empty
 	document bool   // null is a value too

@@ -29,6 +29,7 @@ func bytesCodec(c *Column) (codec, error) {
 		return append(dst, '"'), nil
 	}
 	k := codec{
+		form: base64Form,
 		value: func(dst []byte, v value) ([]byte, error) {
 			if v.kind != '"' {
 				return dst, mismatch(v, "a string in base64")

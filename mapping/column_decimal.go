@@ -39,6 +39,7 @@ func decimalCodec(c *Column) (codec, error) {
 		return x.appendFixed(dst, s), nil
 	}
 	k := codec{
+		form: bareForm,
 		value: func(dst []byte, v value) ([]byte, error) {
 			if v.kind != '0' {
 				return dst, mismatch(v, "a number")
@@ -111,6 +112,7 @@ func floatCodec(c *Column) (codec, error) {
 		return appendFloat(dst, f, bits), nil
 	}
 	k := codec{
+		form: bareForm,
 		value: func(dst []byte, v value) ([]byte, error) {
 			if v.kind != '0' {
 				return dst, mismatch(v, "a number")

@@ -20,7 +20,7 @@ const (
 // image; null is written as NULL where the column allows it, else as the document.
 func jsonCodec(c *Column) (codec, error) {
 	l, depth := newLimit(c), nativeDepth
-	k := codec{document: true, noKey: "a json column cannot be in a key"}
+	k := codec{document: true, form: bareForm, noKey: "a json column cannot be in a key"}
 	if c.JSON {
 		depth = mariaDepth
 		k.loose = l.loose

@@ -200,6 +200,7 @@ func wholeArg(text []byte) any {
 
 func (w whole) codec() codec {
 	return codec{
+		form:  bareForm,
 		value: w.value,
 		text:  w.text,
 		arg:   func(v value) any { return wholeArg(v.raw) },

@@ -11,21 +11,9 @@ import (
 // A compiler makes one [Mapping] and notes what it finds on the way. It goes on after an error wherever it can, so
 // that one run shows all there is to change.
 type compiler struct {
-	config   *Config
-	table    *Table
-	findings []Finding
-	failed   bool
-}
-
-func (c *compiler) error(setting, format string, args ...any) {
-	c.failed = true
-	c.find(Error, setting, format, args)
-}
-
-func (c *compiler) warn(setting, format string, args ...any) { c.find(Warning, setting, format, args) }
-
-func (c *compiler) find(s Severity, setting, format string, args []any) {
-	c.findings = append(c.findings, Finding{c.config.Name, s, setting, fmt.Sprintf(format, args...)})
+	findings
+	config *Config
+	table  *Table
 }
 
 // compile returns nil if there is nothing to make a mapping of; else c.failed tells whether it may be used.
@@ -43,6 +31,7 @@ func (c *compiler) compile() *Mapping {
 	m := &Mapping{
 		Name:        c.config.Name,
 		Pattern:     c.config.Key,
+		Kind:        kindOf(c.config.Value),
 		TTL:         c.config.TTL,
 		NegativeTTL: c.config.NegativeTTL,
 		Deny:        c.config.Write == "deny",
@@ -84,8 +73,12 @@ func (c *compiler) compile() *Mapping {
 // imageColumns compiles the columns of the image: those of the config, or all that are not generated, and in any case
 // those of the key.
 func (c *compiler) imageColumns(m *Mapping) {
+	listed := c.config.Columns
+	if m.Kind == KindString {
+		listed = []string{c.config.Column}
+	}
 	var chosen []*Column
-	if len(c.config.Columns) == 0 {
+	if len(listed) == 0 {
 		for i := range c.table.Columns {
 			if k := &c.table.Columns[i]; !k.Generated || slices.Contains(m.pattern.variables, k.Name) {
 				chosen = append(chosen, k)
@@ -93,18 +86,18 @@ func (c *compiler) imageColumns(m *Mapping) {
 		}
 	}
 	for _, name := range m.pattern.variables {
-		if k := c.table.column(name); k != nil && len(c.config.Columns) > 0 && !slices.Contains(c.config.Columns, name) {
+		if k := c.table.column(name); k != nil && len(listed) > 0 && !slices.Contains(listed, name) {
 			chosen = append(chosen, k)
 		}
 	}
-	for _, name := range c.config.Columns {
+	for _, name := range listed {
 		k := c.table.column(name)
 		switch {
 		case k == nil:
-			c.error("columns", "the table %s has no column %q%s", c.config.Table, name, c.meant(name))
+			c.error(m.columnLine(), "the table %s has no column %q%s", c.config.Table, name, c.table.meant(name))
 			continue
 		case k.Generated && !slices.Contains(m.pattern.variables, name):
-			c.error("columns", "%q is a generated column, which nobody can write; remove it", name)
+			c.error(m.columnLine(), "%q is a generated column, which nobody can write; remove it", name)
 		}
 		chosen = append(chosen, k)
 	}
@@ -114,7 +107,11 @@ func (c *compiler) imageColumns(m *Mapping) {
 		codec, err := newCodec(k)
 		if err != nil {
 			unfit = append(unfit, k.Name)
-			c.error("columns", "column %q: %v; leave it out, as columns = %s", k.Name, err, c.without(chosen))
+			if m.Kind == KindString {
+				c.error("column", "%v; name another column", err)
+			} else {
+				c.error("columns", "column %q: %v; leave it out, as columns = %s", k.Name, err, c.without(chosen))
+			}
 			continue
 		}
 		field, renamed := c.config.Fields[k.Name]
@@ -129,11 +126,16 @@ func (c *compiler) imageColumns(m *Mapping) {
 			label:    append(appendString(nil, []byte(field)), ':'),
 			key:      slices.Index(m.pattern.variables, k.Name),
 			nullable: k.Nullable,
+
+			fieldName: []byte(field),
 		}
 		col.absence(k)
 		if at, taken := m.byField[field]; taken {
 			c.error("fields", "the columns %q and %q would both be the field %q; rename one of them",
 				m.columns[at].name, k.Name, field)
+		}
+		if m.Kind == KindString && k.Name == c.config.Column {
+			m.shown = col
 		}
 		m.byField[field] = len(m.columns)
 		m.columns = append(m.columns, col)
@@ -145,9 +147,17 @@ func (c *compiler) imageColumns(m *Mapping) {
 		case c.table.column(name) != nil:
 			c.error("fields", "column %q is not in the image; add it to columns or remove it here", name)
 		default:
-			c.error("fields", "the table %s has no column %q%s", c.config.Table, name, c.meant(name))
+			c.error("fields", "the table %s has no column %q%s", c.config.Table, name, c.table.meant(name))
 		}
 	}
+}
+
+// columnLine is the setting that lists the columns of the image.
+func (m *Mapping) columnLine() string {
+	if m.Kind == KindString {
+		return "column"
+	}
+	return "columns"
 }
 
 // absence finds out what it means that a value leaves the column out.
@@ -185,7 +195,7 @@ func (c *compiler) keyColumns(m *Mapping) {
 	for _, name := range m.pattern.variables {
 		k := c.table.column(name)
 		if k == nil {
-			c.error("key", "{%s}: the table %s has no column %q%s", name, c.config.Table, name, c.meant(name))
+			c.error("key", "{%s}: the table %s has no column %q%s", name, c.config.Table, name, c.table.meant(name))
 			continue
 		}
 		i := slices.IndexFunc(m.columns, func(col *column) bool { return col.name == name })
@@ -213,9 +223,9 @@ func (c *compiler) without(chosen []*Column) string {
 }
 
 // meant adds to an error the column whose name differs in case only.
-func (c *compiler) meant(name string) string {
-	for i := range c.table.Columns {
-		if k := &c.table.Columns[i]; strings.EqualFold(k.Name, name) {
+func (t *Table) meant(name string) string {
+	for i := range t.Columns {
+		if k := &t.Columns[i]; strings.EqualFold(k.Name, name) {
 			return fmt.Sprintf("; write it %q", k.Name)
 		}
 	}

@@ -14,7 +14,7 @@ type Config struct {
 	Name        string            `toml:"name"`         // letters, digits, '_', '-' and '.', at most 64; unique
 	Key         string            `toml:"key"`          // the pattern of its keys, see parsePattern
 	Table       string            `toml:"table"`        // "users" or "shop.users"
-	Value       string            `toml:"value"`        // json
+	Value       string            `toml:"value"`        // json, hash, string
 	Column      string            `toml:"column"`       // the one column of value = "string"
 	Columns     []string          `toml:"columns"`      // the columns of the image; none: all that are not generated
 	Fields      map[string]string `toml:"fields"`       // column -> its name in the image; default: the column's name
@@ -54,40 +54,64 @@ func Default() Config {
 
 // Validate checks what can be checked without the database and reports every problem at once, each starting with
 // the path of the setting: mapping "user": key: offset 5: …
-func Validate(cs []Config) error {
-	var errs []error
-	patterns := make([]*pattern, len(cs))
+func Validate(cs []Config, qs []QueryConfig) error {
+	v := &validator{}
 	for i := range cs {
-		c, where := &cs[i], path(cs, i)
-		report := func(setting, format string, args ...any) {
-			errs = append(errs, fmt.Errorf("%s: %s: "+format, append([]any{where, setting}, args...)...))
-		}
-		switch {
-		case c.Name == "":
-			report("name", `missing; name the mapping, as name = "user"`)
-		case len(c.Name) > maxName || strings.ContainsFunc(c.Name, notInName):
-			report("name", "want letters, digits, '_', '-' and '.', at most %d", maxName)
-		case slices.ContainsFunc(cs[:i], func(o Config) bool { return o.Name == c.Name }):
-			report("name", "used by an earlier mapping; choose another")
-		}
-		p, err := parsePattern(c.Key)
-		if err != nil {
-			report("key", "%w", err)
-		} else {
-			for j, q := range patterns[:i] {
-				if q == nil {
-					continue
-				}
-				if example, both := p.conflict(q); both {
-					report("key", "%q and the %q of %s can both match the key %q; make their literal text differ",
-						c.Key, cs[j].Key, path(cs, j), example)
-				}
-			}
-			patterns[i] = p
-		}
+		c := &cs[i]
+		_, report := v.begin("mapping", i, c.Name, c.Key, parsePattern)
 		c.validate(report)
 	}
-	return errors.Join(errs...)
+	for i := range qs {
+		q := &qs[i]
+		p, report := v.begin("query", i, q.Name, q.Key, parseKey)
+		q.validate(p, report)
+	}
+	return errors.Join(v.errs...)
+}
+
+// validator goes through the mappings and queries in turn.
+type validator struct {
+	errs   []error
+	before []validated
+}
+
+type validated struct {
+	name, where string
+	pattern     *pattern // nil: it cannot be read
+}
+
+// begin checks what mappings and queries have in common, and returns what reports a problem of this one.
+func (v *validator) begin(section string, i int, name, key string, parse func(string) (*pattern, error)) (*pattern, func(setting, format string, args ...any)) {
+	where := fmt.Sprintf("%s %q", section, name)
+	if name == "" {
+		where = fmt.Sprintf("%s[%d]", section, i)
+	}
+	report := func(setting, format string, args ...any) {
+		v.errs = append(v.errs, fmt.Errorf("%s: %s: "+format, append([]any{where, setting}, args...)...))
+	}
+	switch {
+	case name == "":
+		report("name", `missing; name the %s, as name = "user"`, section)
+	case len(name) > maxName || strings.ContainsFunc(name, notInName):
+		report("name", "want letters, digits, '_', '-' and '.', at most %d", maxName)
+	case slices.ContainsFunc(v.before, func(o validated) bool { return o.name == name }):
+		report("name", "used by an earlier mapping or query; choose another")
+	}
+	p, err := parse(key)
+	if err != nil {
+		report("key", "%w", err)
+	}
+	for _, o := range v.before {
+		if p == nil || o.pattern == nil {
+			continue
+		}
+		if example, both := p.conflict(o.pattern); both {
+			report("key", "%q and the %q of %s can both match the key %q; make their literal text differ",
+				key, o.pattern.str, o.where, example)
+		}
+	}
+	v.before = append(v.before, validated{name, where, p})
+	return p, report
 }
 
 func (c *Config) validate(report func(setting, format string, args ...any)) {
@@ -97,15 +121,26 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 		report("table", `%q is neither "table" nor "schema.table"`, c.Table)
 	}
 
-	oneOf(report, "value", c.Value, []string{"json"}, []string{"hash", "string"})
+	oneOf(report, "value", c.Value, []string{"json", "hash", "string"}, nil)
 	oneOf(report, "write", c.Write, []string{"behind", "deny"}, []string{"through", "cache"})
 	oneOf(report, "on_absent", c.OnAbsent, []string{"behind"}, []string{"through"})
 	oneOf(report, "delete", c.Delete, []string{"cache", "row"}, nil)
+	if (c.Value == "hash" || c.Value == "string") && c.Write == "behind" {
+		report("write", `rows of value = %q can only be read so far; set write = "deny"`, c.Value)
+	}
 	if c.Delete == "row" && c.Write == "deny" {
 		report("delete", `"row" deletes rows, which write = "deny" forbids; remove one of them`)
 	}
 
-	if c.Column != "" {
+	switch {
+	case c.Value == "string":
+		if c.Column == "" {
+			report("column", `missing; name the one column of a value = "string", as column = "balance"`)
+		}
+		if len(c.Columns) > 0 || len(c.Fields) > 0 {
+			report("columns", `value = "string" has one column and no fields; name it in column, and remove columns and fields`)
+		}
+	case c.Column != "":
 		report("column", `only value = "string" has one column; list the columns of a %s in columns`, c.Value)
 	}
 	for i, name := range c.Columns {
@@ -121,10 +156,14 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 		}
 	}
 
+	residencies(report, c.TTL, c.NegativeTTL)
+}
+
+func residencies(report func(setting, format string, args ...any), ttl, negative time.Duration) {
 	for _, t := range []struct {
 		setting string
 		d       time.Duration
-	}{{"ttl", c.TTL}, {"negative_ttl", c.NegativeTTL}} {
+	}{{"ttl", ttl}, {"negative_ttl", negative}} {
 		if t.d < 0 || t.d > maxTTL || t.d > 0 && t.d < time.Millisecond {
 			report(t.setting, `%v is out of range; want "0" or 1ms to %d years`, t.d, int(maxTTL.Hours()/24/365))
 		}
@@ -132,21 +171,15 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 }
 
 // Overlaps reports whether a key of this mapping can start with prefix.
-func (c *Config) Overlaps(prefix string) bool {
-	p, err := parsePattern(c.Key)
+func (c *Config) Overlaps(prefix string) bool { return overlaps(c.Key, prefix) }
+
+func overlaps(key, prefix string) bool {
+	p, err := parseKey(key)
 	if err != nil {
 		return false // Validate says so
 	}
 	first := string(p.literals[0])
-	return strings.HasPrefix(first, prefix) || strings.HasPrefix(prefix, first)
-}
-
-// path names the i-th mapping in errors.
-func path(cs []Config, i int) string {
-	if cs[i].Name == "" {
-		return fmt.Sprintf("mapping[%d]", i)
-	}
-	return fmt.Sprintf("mapping %q", cs[i].Name)
+	return strings.HasPrefix(first, prefix) || len(p.variables) > 0 && strings.HasPrefix(prefix, first)
 }
 
 func notInName(r rune) bool {

@@ -9,7 +9,7 @@ import (
 func TestValidate(t *testing.T) {
 	good := Default()
 	good.Name, good.Key, good.Table = "user", "user:{id}", "users"
-	if err := Validate([]Config{good}); err != nil {
+	if err := Validate([]Config{good}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -22,8 +22,10 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Table = "" }, `mapping "user": table: missing`},
 		{func(c *Config) { c.Table = "a.b.c" }, `mapping "user": table: "a.b.c" is neither`},
 		{func(c *Config) { c.Table = "a." }, `mapping "user": table: "a." is neither`},
-		{func(c *Config) { c.Value = "hash" }, `mapping "user": value: "hash" is not available yet; use json`},
-		{func(c *Config) { c.Value = "xml" }, `mapping "user": value: "xml" is unknown; use json`},
+		{func(c *Config) { c.Value = "hash" }, `mapping "user": write: rows of value = "hash" can only be read so far; set write = "deny"`},
+		{func(c *Config) { c.Value, c.Write = "string", "deny" }, `mapping "user": column: missing; name the one column`},
+		{func(c *Config) { single(c); c.Columns = []string{"a"} }, `mapping "user": columns: value = "string" has one column and no fields`},
+		{func(c *Config) { c.Value = "xml" }, `mapping "user": value: "xml" is unknown; use json or hash or string`},
 		{func(c *Config) { c.Write = "through" }, `mapping "user": write: "through" is not available yet; use behind or deny`},
 		{func(c *Config) { c.OnAbsent = "through" }, `mapping "user": on_absent: "through" is not available yet`},
 		{func(c *Config) { c.Delete = "" }, `mapping "user": delete: "" is unknown; use cache or row`},
@@ -38,7 +40,7 @@ func TestValidate(t *testing.T) {
 	} {
 		c := good
 		test.change(&c)
-		err := Validate([]Config{c})
+		err := Validate([]Config{c}, nil)
 		if err == nil || !strings.Contains("\n"+err.Error(), "\n"+test.want) {
 			t.Errorf("got %v, want %s", err, test.want)
 		}
@@ -49,11 +51,11 @@ func TestValidateReportsAll(t *testing.T) {
 	a, b := Default(), Default()
 	a.Name, a.Key, a.Table, a.Value = "a", "user:{id}", "", "set"
 	b.Name, b.Key, b.Table = "a", "user:{x}:y", "t"
-	err := Validate([]Config{a, b})
+	err := Validate([]Config{a, b}, nil)
 	want := []string{
 		`mapping "a": table: missing; name the table, as table = "users"`,
-		`mapping "a": value: "set" is unknown; use json`,
-		`mapping "a": name: used by an earlier mapping; choose another`,
+		`mapping "a": value: "set" is unknown; use json or hash or string`,
+		`mapping "a": name: used by an earlier mapping or query; choose another`,
 		`mapping "a": key: "user:{x}:y" and the "user:{id}" of mapping "a" can both match the key "user:1:y"; make their literal text differ`,
 	}
 	if err == nil || err.Error() != strings.Join(want, "\n") {

@@ -81,6 +81,11 @@ func (m *Mapping) column(name value, i int) (int, error) {
 	if at, ok := m.byField[string(text)]; ok {
 		return at, nil
 	}
+	return 0, m.unknown(text)
+}
+
+// unknown refuses a field that no column has.
+func (m *Mapping) unknown(field []byte) error {
 	known := make([]string, 0, len(m.columns))
 	for _, c := range m.columns {
 		known = append(known, c.field)
@@ -89,7 +94,7 @@ func (m *Mapping) column(name value, i int) (int, error) {
 	if len(list) > 200 {
 		list = list[:200] + "…"
 	}
-	return 0, fmt.Errorf("no field %s in mapping %q; it has %s", quote(text), m.Name, strings.ToValidUTF8(list, ""))
+	return fmt.Errorf("no field %s in mapping %q; it has %s", quote(field), m.Name, strings.ToValidUTF8(list, ""))
 }
 
 // Canonical appends to dst the image of what a client SETs key to: the bytes [Mapping.Image] makes of the row once it

@@ -18,6 +18,7 @@ const (
 // Journal names the keys under which keyrow keeps its own data in Redis, beside the data of its clients.
 //
 //	<prefix>:aux:{<key>}     string  a fill's lease token, or NegativeEntry; deleted by every write of <key>
+//	<prefix>:aside:{<key>}:<token>   a large result while it is read, until the fill renames it to <key>
 //	<prefix>:{<p>}:dirty     zset    marks, scored with the milliseconds (Unix) at which a key was first marked
 //	<prefix>:{<p>}:flushing  zset    the marks of the sweep that is being flushed
 //	<prefix>:{<p>}:parked    hash    key -> why its row could not be written, as JSON
@@ -52,6 +53,15 @@ func (j Journal) AppendAux(b, key []byte) []byte {
 	b = append(b, ":aux:{"...)
 	b = append(b, key...)
 	return append(b, '}')
+}
+
+// AppendAside appends the name of the key where a result for key is built under the lease of token.
+func (j Journal) AppendAside(b, key []byte, token string) []byte {
+	b = append(b, j.Prefix...)
+	b = append(b, ":aside:{"...)
+	b = append(b, key...)
+	b = append(b, "}:"...)
+	return append(b, token...)
 }
 
 // AppendDirty appends the name of the dirty set of partition p.

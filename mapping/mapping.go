@@ -1,12 +1,14 @@
 // Package mapping knows which keys stand for which rows, and how a row is written as a value of Redis. It does no I/O.
 //
-// A [Config] is one [[mapping]] of the configuration, checked by [Validate]; a [Schema] is what the database says of
-// its tables. [NewSet] holds the one against the other and makes a [Set], which finds the [Mapping] of a key. A
-// Mapping turns values of clients into images ([Mapping.Canonical]), rows into images ([Mapping.Image]) and images
-// into rows ([Mapping.Row]).
+// A [Config] is one [[mapping]] of the configuration, a [QueryConfig] one [[query]], both checked by [Validate]; a
+// [Schema] is what the database says of their tables. [NewSet] holds the one against the other and makes a [Set], which
+// finds the [Mapping] of a key. A
+// Mapping turns rows into images ([Mapping.Values]) and images into rows ([Mapping.RowOf]); of kind JSON, also values
+// of clients into images ([Mapping.Canonical]).
 //
-// The image of a row is a JSON object without spaces, its fields in the order of the columns: the very same bytes
-// whether it was made of a client's value or of the row.
+// The image of a row of kind JSON is an object without spaces, its fields in the order of the columns: the very same
+// bytes whether it was made of a client's value or of the row. In hashes and strings the values stand as plain text,
+// and NULL is an absent field or an absent key.
 package mapping
 
 import (
@@ -16,10 +18,15 @@ import (
 	"time"
 )
 
-// A Mapping is one compiled mapping. It never changes and may be used by any number of goroutines.
+// A Mapping is one compiled mapping or query. It never changes and may be used by any number of goroutines.
+//
+// Of a query there are the keys, with [Mapping.Names] and [Mapping.Refusal], and the SELECT, with [Mapping.Statement],
+// [Mapping.StatementArgs] and [Mapping.Result]; what is about a table and its rows is for mappings only.
 type Mapping struct {
 	Name        string
 	Pattern     string
+	Query       bool // it is a query
+	Kind        Kind
 	TTL         time.Duration // how long an image stays; 0: until evicted
 	NegativeTTL time.Duration // how long the absence of a row is remembered; 0: not at all
 	Deny        bool          // writes are refused
@@ -27,19 +34,29 @@ type Mapping struct {
 
 	pattern       *pattern
 	keys          []*column // in pattern order
-	columns       []*column // in image order, the key columns among them
+	columns       []*column // in image order, the key columns among them (those that the image has not, too)
 	byField       map[string]int
+	shown         *column // KindString: the one column of the image
 	table         string
 	keyNames      []string
 	names         []string
 	selectList    string
 	updateFirst   bool
 	unpredictable bool
+	statement     *statement // of a query
 
 	config Config
 	source *Table           // the table that it was compiled for
 	gone   map[string]error // by field: columns that are no longer there; nil: skip the field in an image, see Renew
 	unfit  error
+}
+
+// String names the mapping in errors.
+func (m *Mapping) String() string {
+	if m.Query {
+		return fmt.Sprintf("query %q", m.Name)
+	}
+	return fmt.Sprintf("mapping %q", m.Name)
 }
 
 // Table is the table quoted for SQL.
@@ -51,7 +68,7 @@ func (m *Mapping) KeyColumns() []string { return m.keyNames }
 // WriteColumns are the names of the columns a write sets, not quoted; the key columns are among them.
 func (m *Mapping) WriteColumns() []string { return m.names }
 
-// SelectList is the select list of the rows that [Mapping.RowKey] and [Mapping.Image] take: the key columns in pattern
+// SelectList is the select list of the rows that [Mapping.RowKey] and [Mapping.Values] take: the key columns in pattern
 // order, then the columns of the image, as expressions whose text is exact.
 func (m *Mapping) SelectList() string { return m.selectList }
 

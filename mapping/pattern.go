@@ -14,7 +14,7 @@ const maxVariables = 16
 //
 //	literals[0] {variables[0]} literals[1] … {variables[n-1]} literals[n]
 //
-// Only literals[n] can be empty.
+// Only literals[n] can be empty, and only if n > 0.
 type pattern struct {
 	str       string // as configured
 	literals  [][]byte
@@ -30,7 +30,8 @@ type pattern struct {
 //	literal  = one or more of: any character other than "{" and "}", "{{" for one "{", "}}" for one "}"
 //
 // A pattern starts with literal text, so that it cannot claim every key there is, and has 1 to 16 variables, all
-// different and never side by side. Errors start with the byte offset of what is wrong.
+// different and never side by side. Errors start with the byte offset of what is wrong. That of a query may be literal
+// text alone: see parseKey.
 //
 //	user:{id}
 //	stock:{warehouse}:{article}
@@ -38,7 +39,16 @@ type pattern struct {
 //
 // A key matches if it consists of the literals in their order, with one or more bytes, of any value, for each
 // variable. [pattern.split] tells which bytes are whose.
-func parsePattern(s string) (_ *pattern, err error) {
+func parsePattern(s string) (*pattern, error) {
+	p, err := parseKey(s)
+	if err == nil && len(p.variables) == 0 {
+		return nil, fmt.Errorf(`offset %d: no variable; name the key column, as "user:{id}"`, len(s))
+	}
+	return p, err
+}
+
+// parseKey is parsePattern for keys that need no variable.
+func parseKey(s string) (_ *pattern, err error) {
 	off := 0
 	defer func() {
 		if err != nil {
@@ -89,9 +99,6 @@ func parsePattern(s string) (_ *pattern, err error) {
 			off += len(name) + 2
 		}
 	}
-	if len(p.variables) == 0 {
-		return nil, errors.New(`no variable; name the key column, as "user:{id}"`)
-	}
 	p.literals = append(p.literals, literal)
 	p.rest = len(p.variables) - 1
 	return p, nil
@@ -100,6 +107,9 @@ func parsePattern(s string) (_ *pattern, err error) {
 // match reports whether key has the literal shape of p.
 func (p *pattern) match(key []byte) bool {
 	n := len(p.variables)
+	if n == 0 {
+		return bytes.Equal(key, p.literals[0])
+	}
 	key, ok := p.inner(key)
 	if !ok {
 		return false
@@ -123,6 +133,9 @@ func (p *pattern) match(key []byte) bool {
 // literal before it is found last, and the rest variable has what is left. So only the text of the rest variable
 // can contain the literals beside it. split fails if a text were empty.
 func (p *pattern) split(texts *[maxVariables][]byte, key []byte) bool {
+	if len(p.variables) == 0 {
+		return true
+	}
 	key, ok := p.inner(key)
 	if !ok {
 		return false

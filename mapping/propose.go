@@ -65,7 +65,7 @@ func (p *proposer) propose(name string, t *Table) Proposal {
 			c.Name, c.Table, c.Write = p.name(name), name, write
 			c.Key = p.key(name, key)
 			c.Columns = t.fitting(key)
-			compiler := &compiler{config: &c, table: t}
+			compiler := &compiler{findings: findings{name: c.Name}, config: &c, table: t}
 			m := compiler.compile()
 			errors, warnings := compiler.split()
 			if len(errors) > 0 {
@@ -127,7 +127,7 @@ func (t *Table) fitting(key []string) []string {
 
 // split returns the texts of the findings.
 func (c *compiler) split() (errors, warnings []string) {
-	for _, f := range c.findings {
+	for _, f := range c.list {
 		text := f.Setting + ": " + f.Text
 		if f.Severity == Error {
 			errors = append(errors, text)

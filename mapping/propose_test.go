@@ -50,10 +50,10 @@ func TestProposeNames(t *testing.T) {
 		if got := strings.Join(keys, "|"); got != test.keys {
 			t.Errorf("%q: keys %q, want %q", test.tables, got, test.keys)
 		}
-		if err := Validate(configs); err != nil {
+		if err := Validate(configs, nil); err != nil {
 			t.Errorf("%q: %v", test.tables, err)
 		}
-		set, findings := NewSet(configs, schema)
+		set, findings := NewSet(configs, nil, schema)
 		if set == nil {
 			t.Errorf("%q: %v", test.tables, findings)
 		}

@@ -34,6 +34,8 @@ func (m *Mapping) Unfit() error { return m.unfit }
 //   - Where the form of a value changed, as text is not base64, the mapping stays as it was until the next start, since
 //     nothing tells images of either form apart. It also stays where rows could no longer be inserted.
 //   - Where a key no longer names the same row, or none, the mapping is [Mapping.Unfit] until its table fits again.
+//
+// Queries stay as they are: MySQL looks at their SELECTs each time.
 func (s *Set) Renew(schema Schema) (*Set, []Finding) {
 	next := &Set{}
 	changed := false
@@ -44,6 +46,10 @@ func (s *Set) Renew(schema Schema) (*Set, []Finding) {
 		findings = append(findings, found...)
 		next.all = append(next.all, n)
 		next.insert(n)
+	}
+	for _, q := range s.queries {
+		next.queries = append(next.queries, q)
+		next.insert(q)
 	}
 	if !changed {
 		return s, findings
@@ -59,12 +65,12 @@ func (m *Mapping) renew(t *Table) (*Mapping, []Finding) {
 		return m, nil
 	}
 	config := m.config.fitted(t, m.pattern.variables)
-	c := &compiler{config: &config, table: t}
+	c := &compiler{findings: findings{name: m.Name}, config: &config, table: t}
 	n := c.compile()
 	reads := *c
 	if c.failed && !m.Deny { // is it fit to be read at least?
 		config.Write = "deny"
-		reads = compiler{config: &config, table: t}
+		reads = compiler{findings: findings{name: m.Name}, config: &config, table: t}
 		reads.compile()
 	}
 	if reads.failed {
@@ -159,7 +165,7 @@ func (k *Column) spelling() string {
 // follow makes m, which was compiled for a newer table, read the images that were made under old.
 func (m *Mapping) follow(old *Mapping) (findings []Finding) {
 	tell := func(format string, args ...any) {
-		findings = append(findings, Finding{m.Name, Warning, "table", fmt.Sprintf(format, args...)})
+		findings = append(findings, Finding{m.Name, false, Warning, "table", fmt.Sprintf(format, args...)})
 	}
 	if old.unfit != nil {
 		tell("it fits again, and the mapping is served again")
@@ -199,7 +205,7 @@ func (m *Mapping) follow(old *Mapping) (findings []Finding) {
 
 // kept is m, as it was, although the table has changed.
 func (m *Mapping) kept(why []string) (*Mapping, []Finding) {
-	found := []Finding{{m.Name, Error, "table",
+	found := []Finding{{m.Name, false, Error, "table",
 		strings.Join(why, "; ") + ": the mapping stays as it was until keyrow is started again; keyrow check says what to change"}}
 	if m.unfit == nil {
 		return m, found
@@ -217,13 +223,13 @@ func (m *Mapping) suspended(why []string) (*Mapping, []Finding) {
 	}
 	n := *m
 	n.unfit = errors.New(text)
-	return &n, []Finding{{m.Name, Error, "table", text + ": reads of rows that are not cached and all writes are refused, " +
+	return &n, []Finding{{m.Name, false, Error, "table", text + ": reads of rows that are not cached and all writes are refused, " +
 		"and what was written waits, until the table fits again or keyrow is started with a mapping that does"}}
 }
 
 // errors are the texts of the findings that are errors.
 func (c *compiler) errors() (texts []string) {
-	for _, f := range c.findings {
+	for _, f := range c.list {
 		if f.Severity == Error {
 			texts = append(texts, f.Text)
 		}
@@ -231,7 +237,7 @@ func (c *compiler) errors() (texts []string) {
 	return texts
 }
 
-// Tables are the tables of the mappings, as the configuration spells them.
+// Tables are the tables of the mappings, not of the queries, as the configuration spells them.
 func (s *Set) Tables() []string {
 	tables := make([]string, len(s.all))
 	for i, m := range s.all {

@@ -60,7 +60,7 @@ func TestRenew(t *testing.T) {
 				test.change(&c)
 			}
 			old := users(id, name, nick)
-			set, found := NewSet([]Config{c}, old)
+			set, found := NewSet([]Config{c}, nil, old)
 			if set == nil {
 				t.Fatal(found)
 			}
@@ -131,7 +131,7 @@ func TestRenewTheOther(t *testing.T) {
 	a.Name, a.Key, a.Table = "a", "a:{id}", "users"
 	b.Name, b.Key, b.Table = "b", "b:{id}", "others"
 	schema := Schema{"users": users(id, name)["users"], "others": users(id, name)["users"]}
-	set, _ := NewSet([]Config{a, b}, schema)
+	set, _ := NewSet([]Config{a, b}, nil, schema)
 	if same, found := set.Renew(Schema{"users": users(id, name)["users"], "others": users(id, name)["users"]}); same != set || found != nil {
 		t.Error("renewed for nothing", found)
 	}
@@ -144,12 +144,45 @@ func TestRenewTheOther(t *testing.T) {
 	}
 }
 
+// TestRenewKinds: rows as hashes and strings follow their table, and queries stay.
+func TestRenewKinds(t *testing.T) {
+	id, name, age := notNull(typed("id", "int(11)")), typed("name", "varchar(10)"), typed("age", "int(11)")
+	h, s := Default(), Default()
+	h.Name, h.Key, h.Table, h.Value, h.Write = "h", "h:{id}", "users", "hash", "deny"
+	s.Name, s.Key, s.Table, s.Value, s.Column, s.Write = "s", "s:{id}", "users", "string", "name", "deny"
+	q := DefaultQuery()
+	q.Name, q.Key, q.Value, q.SQL = "q", "q", "list", "SELECT name FROM users"
+	schema := results(&q, "name varchar(10)")
+	schema["users"] = users(id, name)["users"]
+	set, found := NewSet([]Config{h, s}, []QueryConfig{q}, schema)
+	if set == nil {
+		t.Fatal(found)
+	}
+	query := set.Match([]byte("q"))
+
+	longer, _ := set.Renew(users(id, name, age))
+	values, err := longer.Match([]byte("h:1")).Values(nil, [][]byte{[]byte("1"), []byte("1"), []byte("a"), []byte("7")})
+	if got := fmt.Sprintf("%s", values); got != "[id 1 name a age 7]" || err != nil {
+		t.Error(got, err)
+	}
+	shorter, _ := longer.Renew(users(id, age))
+	if m := shorter.Match([]byte("h:1")); m.Unfit() != nil {
+		t.Error(m.Unfit())
+	}
+	if why := fmt.Sprint(shorter.Match([]byte("s:1")).Unfit()); !strings.Contains(why, `no column "name"`) {
+		t.Errorf("the column of a string is gone: %s", why)
+	}
+	if got := shorter.Match([]byte("q")); query == nil || got != query {
+		t.Error("the query is another one, or gone")
+	}
+}
+
 // TestRenewTwice: an image from before two changes; and a SET is held to the columns there are.
 func TestRenewTwice(t *testing.T) {
 	id, name, nick, age := notNull(typed("id", "int(11)")), typed("name", "varchar(10)"), typed("nick", "varchar(10)"), withDefault(typed("age", "int(11)"), "18")
 	c := Default()
 	c.Name, c.Key, c.Table = "user", "user:{id}", "users"
-	set, _ := NewSet([]Config{c}, users(id, name, nick))
+	set, _ := NewSet([]Config{c}, nil, users(id, name, nick))
 	set, _ = set.Renew(users(id, nick))
 	set, _ = set.Renew(users(id, nick, age))
 	m, key := set.All()[0], []byte("user:1")

@@ -1,7 +1,8 @@
 package mapping
 
-// Schema is what the live database says of the tables the mappings name. The key is the table as the config spells
-// it, "users" or "shop.users"; a table that does not exist has no entry.
+// Schema is what the live database says of the tables that mappings and queries name. The key is the table as the config
+// spells it, "users" or "shop.users"; a table that does not exist has no entry. The SELECT of a query is such a table
+// too: what it is called by is its text.
 type Schema map[string]*Table
 
 // Table is one table of a [Schema], from information_schema.
@@ -11,6 +12,8 @@ type Table struct {
 	Indexes      []Index
 	Triggers     []string // the names of its triggers, of any kind
 	Engine       string   // empty for a view
+	Problem      string   // of a SELECT: why the database does not run it; the rest is empty then
+	Doubt        string   // of a SELECT: why its columns are not known, although the database knows it
 }
 
 // Column is one column of a [Table]. What a type has no use for is zero.

@@ -82,10 +82,10 @@ func compiled(t testing.TB, schema Schema, key string, change ...func(*Config)) 
 	for _, f := range change {
 		f(&c)
 	}
-	if err := Validate([]Config{c}); err != nil {
+	if err := Validate([]Config{c}, nil); err != nil {
 		t.Fatal(err)
 	}
-	set, findings := NewSet([]Config{c}, schema)
+	set, findings := NewSet([]Config{c}, nil, schema)
 	if set == nil {
 		t.Fatal(findings)
 	}

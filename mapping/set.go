@@ -1,25 +1,25 @@
 package mapping
 
-import "slices"
-
-// A Set is the mappings of one configuration. It never changes; a reload makes another, and so does [Set.Renew].
+// A Set is the mappings and queries of one configuration. It never changes; a reload makes another, and so does
+// [Set.Renew].
 type Set struct {
-	all  []*Mapping
-	root *node
+	all     []*Mapping
+	queries []*Mapping
+	root    *node
 }
 
-// NewSet holds the mappings, which [Validate] has passed, against the live schema and compiles them. It returns all
-// findings at once, in the order of the mappings, errors before warnings; the Set is nil if one of them is an error.
-func NewSet(cs []Config, schema Schema) (*Set, []Finding) {
+// NewSet holds the mappings and queries, which [Validate] has passed, against the live schema and compiles them. It
+// returns all findings at once, in the order of the configuration, errors before warnings; the Set is nil if one of
+// them is an error.
+func NewSet(cs []Config, qs []QueryConfig, schema Schema) (*Set, []Finding) {
 	s := &Set{}
-	var findings []Finding
+	var found []Finding
 	failed := false
 	for i := range cs {
-		c := &compiler{config: &cs[i], table: schema[cs[i].Table]}
+		c := &compiler{findings: findings{name: cs[i].Name}, config: &cs[i], table: schema[cs[i].Table]}
 		m := c.compile()
 		c.shared(cs, schema)
-		slices.SortStableFunc(c.findings, func(a, b Finding) int { return int(a.Severity) - int(b.Severity) })
-		findings = append(findings, c.findings...)
+		found = append(found, c.sorted()...)
 		if m == nil || c.failed {
 			failed = true
 			continue
@@ -27,10 +27,20 @@ func NewSet(cs []Config, schema Schema) (*Set, []Finding) {
 		s.all = append(s.all, m)
 		s.insert(m)
 	}
-	if failed {
-		return nil, findings
+	for i := range qs {
+		m, f := compileQuery(&qs[i], schema)
+		found = append(found, f.sorted()...)
+		if m == nil || f.failed {
+			failed = true
+			continue
+		}
+		s.queries = append(s.queries, m)
+		s.insert(m)
 	}
-	return s, findings
+	if failed {
+		return nil, found
+	}
+	return s, found
 }
 
 func (s *Set) insert(m *Mapping) {
@@ -40,7 +50,7 @@ func (s *Set) insert(m *Mapping) {
 	s.root.insert(m.pattern.literals[0], m)
 }
 
-// Match returns the mapping whose keys look like key, or nil. Whether key can name a row of it is up to
+// Match returns the mapping or query whose keys look like key, or nil. Whether key can name a row of it is up to
 // [Mapping.Names].
 func (s *Set) Match(key []byte) *Mapping {
 	if s.root == nil {
@@ -49,5 +59,16 @@ func (s *Set) Match(key []byte) *Mapping {
 	return s.root.find(key)
 }
 
-// All returns the mappings in the order of the configuration.
+// MatchRow is Match without the queries.
+func (s *Set) MatchRow(key []byte) *Mapping {
+	if m := s.Match(key); m != nil && !m.Query {
+		return m
+	}
+	return nil
+}
+
+// All returns the mappings in the order of the configuration, without the queries.
 func (s *Set) All() []*Mapping { return s.all }
+
+// Queries returns the queries in the order of the configuration.
+func (s *Set) Queries() []*Mapping { return s.queries }

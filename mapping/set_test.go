@@ -46,6 +46,10 @@ func TestFindings(t *testing.T) {
 		{"spatial", users(id, name, typed("geo", "point")), nil, []string{
 			`error: mapping "user": columns: column "geo": the spatial type point cannot be in an image; leave it out, as columns = ["id", "name"]`}},
 		{"unknown type", users(id, typed("v", "vector(3)")), nil, []string{`error: mapping "user": columns: column "v": the type vector(3) is not supported; leave it out`}},
+		{"spatial string", users(id, typed("v", "point")), single, []string{
+			`error: mapping "user": column: the spatial type point cannot be in an image; name another column`}},
+		{"unknown string", users(id, typed("V", "int(11)")), single, []string{
+			`error: mapping "user": column: the table users has no column "v"; write it "V"`}},
 		{"unknown column", users(id, name), func(c *Config) { c.Columns = []string{"id", "mail"} }, []string{
 			`error: mapping "user": columns: the table users has no column "mail"`}},
 		{"generated column", users(id, generated(name)), func(c *Config) { c.Columns = []string{"id", "name"} }, []string{
@@ -87,7 +91,7 @@ func TestFindings(t *testing.T) {
 		if test.change != nil {
 			test.change(&c)
 		}
-		set, findings := NewSet([]Config{c}, test.schema)
+		set, findings := NewSet([]Config{c}, nil, test.schema)
 		same := slices.EqualFunc(findings, test.want, func(f Finding, want string) bool { return strings.HasPrefix(f.String(), want) })
 		if !same {
 			t.Errorf("%s: got\n%v\nwant\n%s", test.name, findings, strings.Join(test.want, "\n"))
@@ -115,12 +119,12 @@ func TestShared(t *testing.T) {
 	b.Name, b.Key, b.Table, b.Write = "b", "b:{id}", "shop.users", "deny"
 	schema := users(notNull(typed("id", "int(11)")))
 	schema["shop.users"] = schema["users"]
-	set, findings := NewSet([]Config{a, b}, schema)
+	set, findings := NewSet([]Config{a, b}, nil, schema)
 	if set == nil || len(findings) != 2 || !strings.Contains(findings[0].Text, "users is mapped by b too") {
 		t.Errorf("%v", findings)
 	}
 	a.Write = "deny"
-	if _, findings := NewSet([]Config{a, b}, schema); len(findings) != 0 {
+	if _, findings := NewSet([]Config{a, b}, nil, schema); len(findings) != 0 {
 		t.Errorf("%v", findings)
 	}
 }
@@ -133,7 +137,7 @@ func TestMatch(t *testing.T) {
 		c.Name, c.Key, c.Table = key, key, "users"
 		cs = append(cs, c)
 	}
-	set, findings := NewSet(cs, schema)
+	set, findings := NewSet(cs, nil, schema)
 	if set == nil {
 		t.Fatal(findings)
 	}
@@ -158,7 +162,7 @@ func TestMatch(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", test.key, got, test.want)
 		}
 	}
-	empty, _ := NewSet(nil, nil)
+	empty, _ := NewSet(nil, nil, nil)
 	if empty.Match([]byte("user:1")) != nil || len(empty.All()) != 0 {
 		t.Error("an empty set matches")
 	}

@@ -20,7 +20,10 @@ type command struct {
 	handle handler
 	queued handler // the same inside MULTI; nil queues it
 	writes bool    // may change what its keys hold
+	reads  bool    // changes nothing, so it may be run twice
 	keys   []keySpec
+	// telling says that it has one key and that its reply tells whether that is there: see saysNothing.
+	telling bool
 	// scan says that the specs do not tell all keys, so any argument may be one.
 	scan bool
 	// onlyKey says that the first argument is the only key.
@@ -180,7 +183,7 @@ func parseCommand(row any) (*command, string, error) {
 	c := &command{name: strings.ToUpper(strings.ReplaceAll(name, "|", " ")), sub: strings.Contains(name, "|")}
 	c.arity = number(f[1])
 	flags := words(f[2])
-	c.writes = flags["write"]
+	c.writes, c.reads = flags["write"], flags["readonly"]
 	movable := flags["movablekeys"]
 	if flags["blocking"] {
 		c.handle = (*session).block

@@ -97,6 +97,11 @@ func (t *Commands) install() {
 			c.writes = true
 		}
 	}
+	for _, name := range telling {
+		if c := t.byName[name]; c != nil {
+			c.telling = c.reads
+		}
+	}
 }
 
 // known reports whether a command has to be handled: Redis lists it, or lists no subcommands where it is one, or it is
@@ -186,6 +191,7 @@ var unknown = command{name: "a command that redis did not list when keyrow start
 func (s *session) pass(c *command, req request) {
 	err := s.objection(c, req.args)
 	switch {
+	case err == nil && c.reads && s.view(c, req):
 	case err == nil, c == &unknown && s.outside():
 		s.forward(req)
 	default:
@@ -212,13 +218,18 @@ func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
 	if s.srv.journal.Reserved(key) {
 		return s.reserved()
 	}
-	if c.writes {
-		if m := maps.Match(key); m != nil {
-			return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of mapping %q; "+
-				"SET the whole row instead, nothing was changed", c.name, key, m.Name))
-		}
+	if !c.writes {
+		return nil
 	}
-	return nil
+	switch m := maps.Match(key); {
+	case m == nil:
+		return nil
+	case m.Deny:
+		return refused(fmt.Sprintf("%s is not supported on %.100q: %s; nothing was changed", c.name, key, denial(m)))
+	default:
+		return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of mapping %q; "+
+			"SET the whole row instead, nothing was changed", c.name, key, m.Name))
+	}
 }
 
 func (s *session) reserved() error {

@@ -138,6 +138,11 @@ func TestMaxArgsBefore(t *testing.T) {
 	if _, err := f.next(false); fmt.Sprint(err) != "Protocol error: invalid multibulk length" {
 		t.Errorf("got %v", err)
 	}
+	f = newRequestFramer(3, MaxBulk)
+	f.read(copy(f.more(), "*4\r\n$3\r\nDEL\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n"))
+	if _, err := f.next(false); fmt.Sprint(err) != "Protocol error: invalid multibulk length" {
+		t.Errorf("a command that is there as a whole: got %v", err)
+	}
 }
 
 func FuzzRequestFramer(f *testing.F) {

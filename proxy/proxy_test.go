@@ -113,7 +113,7 @@ var testCommands = func() *Commands {
 		return []any{name, arity, []any{}, int64(0), int64(0), int64(0), []any{}, []any{}, []any{}, subs}
 	}
 	c, err := ParseCommands([]any{
-		key("get", "readonly"), key("set", "write"), key("incr", "write"), key("append", "write"),
+		key("get", "readonly"), key("strlen", "readonly"), key("hget", "readonly"), key("set", "write"), key("incr", "write"), key("append", "write"),
 		[]any{"ping", int64(-1), []any{}, int64(0), int64(0), int64(0)},
 		[]any{"mget", int64(-2), []any{"readonly"}, int64(1), int64(-1), int64(1)},
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},
@@ -130,7 +130,7 @@ var testCommands = func() *Commands {
 func testMappings(t testing.TB) *mapping.Set {
 	m := mapping.Default()
 	m.Name, m.Key, m.Table = "user", "user:{id}", "users"
-	set, findings := mapping.NewSet([]mapping.Config{m}, mapping.Schema{"users": {
+	set, findings := mapping.NewSet([]mapping.Config{m}, nil, mapping.Schema{"users": {
 		Schema: "shop", Name: "users", Engine: "InnoDB",
 		Columns: []mapping.Column{
 			{Name: "id", Type: "bigint", ColumnType: "bigint(20)", Precision: 19},
@@ -290,6 +290,51 @@ func TestForward(t *testing.T) {
 	up.send("\n-ERR unknown command 'NOSUCH'\r\n+PONG\r\n")
 	a.expect("$1\r\n1\r\n:2\r\n-ERR unknown command 'NOSUCH'\r\n")
 	b.expect("+PONG\r\n")
+}
+
+// A session that asks Redis something on a connection of its own keeps nobody waiting, whatever loop they share.
+func TestTriesAside(t *testing.T) {
+	r := newRig(t, nil)
+	up := r.upstream()
+	a, b := r.client(), r.client()
+	served := func() {
+		t.Helper()
+		b.send("PING")
+		up.expect("PING")
+		up.send("+PONG\r\n")
+		b.expect("+PONG\r\n")
+	}
+	a.send("HELLO 2 AUTH u p")
+	tried := r.upstream()
+	tried.expect("HELLO 2 AUTH u p")
+	served()
+	tried.send("-WRONGPASS\r\n")
+	a.expect("-WRONGPASS\r\n")
+
+	a.send("STRLEN user:1")
+	tried = r.upstream()
+	tried.expect("MULTI")
+	served()
+	tried.send("+OK\r\n")
+	up.expect("STRLEN user:1")
+	up.send(":1\r\n")
+	a.expect(":1\r\n")
+
+	a.send("MULTI")
+	own := r.upstream()
+	own.expect("CLIENT ID")
+	own.send(":7\r\n")
+	own.expect("MULTI")
+	own.send("+OK\r\n")
+	a.expect("+OK\r\n")
+	a.send("SELECT 1")
+	tried = r.upstream()
+	tried.expect("SELECT 1")
+	served()
+	tried.send("+OK\r\n")
+	own.expect("SELECT 1")
+	own.send("+QUEUED\r\n")
+	a.expect("+QUEUED\r\n")
 }
 
 // A loaded row comes in its place among replies that were there earlier.

@@ -12,7 +12,7 @@ import (
 // for a mapped key leaves a hole in the client's replies, which the loaded row fills.
 func (s *session) get(c *command, req request) {
 	if len(req.args) == 2 {
-		if m := s.mapped(req.args[1]); m != nil && m.Names(req.args[1]) {
+		if m := s.mapped(req.args[1]); m != nil && m.Kind.Text() && m.Names(req.args[1]) {
 			s.reads.Add(1)
 			s.forwardFor(req, newRead(s, m, req.args[1]), true)
 			return
@@ -94,7 +94,7 @@ func (s *session) null() string {
 func (s *session) mget(c *command, req request) {
 	var r *multiRead
 	for i, key := range req.args[1:] {
-		if m := s.mapped(key); m != nil && m.Names(key) {
+		if m := s.mapped(key); m != nil && m.Kind.Text() && m.Names(key) {
 			if r == nil {
 				r = &multiRead{s: s, null: s.null()}
 			}

@@ -21,8 +21,9 @@ import (
 
 // Loader materialises the row of a key that Redis does not have.
 type Loader interface {
-	// Load calls done exactly once, from any goroutine: with the image, with nil if the row does not exist, or with
-	// an error, which goes to the client as it is if it has a method RESP() string. key is not kept.
+	// Load calls done exactly once, from any goroutine: with the image, with nil if there is nothing, or with an error,
+	// which goes to the client as it is if it has a method RESP() string. Unless the mapping's kind is a text, the image
+	// is in Redis then, and what done is given is empty. key is not kept.
 	Load(m *mapping.Mapping, key []byte, done func(image []byte, err error))
 }
 

@@ -208,7 +208,7 @@ func TestTLSRefusesPlain(t *testing.T) {
 
 // Clients that never complete their handshake keep nobody else out, and are gone after the timeout.
 func TestTLSHandshakeTooLate(t *testing.T) {
-	r, a := newSecureRig(t, func(o *Options) { o.Config.HandshakeTimeout = 50 * time.Millisecond })
+	r, a := newSecureRig(t, func(o *Options) { o.Config.HandshakeTimeout = 2 * time.Second }) // enough for the last client
 	up := r.upstream()
 	var silent []*testClient
 	for range 20 {

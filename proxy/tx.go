@@ -162,6 +162,10 @@ func (s *session) queue(c *command, req request) {
 }
 
 func (s *session) queuePlain(c *command, req request) {
+	if c.reads {
+		s.queueRead(c, req)
+		return
+	}
 	if err := s.objection(c, req.args); err != nil {
 		s.abort(err)
 		return

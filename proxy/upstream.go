@@ -46,12 +46,13 @@ type laneKey struct {
 
 // laneSet is the lanes that sessions of one identity and database share.
 type laneSet struct {
-	key    laneKey
-	lanes  []*lane
-	next   atomic.Uint32
-	multi  atomic.Bool // MULTI is allowed
-	noAuth bool        // what upstream.noAuth was when the set was made
-	closed chan struct{}
+	key     laneKey
+	lanes   []*lane
+	next    atomic.Uint32
+	multi   atomic.Bool // MULTI is allowed
+	noMulti atomic.Bool // MULTI was refused, so reads do without
+	noAuth  bool        // what upstream.noAuth was when the set was made
+	closed  chan struct{}
 
 	// Guarded by upstream.mu.
 	spare    []*lane // private lanes that nobody uses

@@ -145,7 +145,7 @@ func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 // writable says why a write to key is refused before its value is looked at.
 func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	if m.Deny {
-		return refused(fmt.Sprintf("mapping %q is write = \"deny\"; nothing was changed", m.Name))
+		return refused(denial(m) + "; nothing was changed")
 	}
 	if err := m.Unfit(); err != nil {
 		return refused(fmt.Sprintf("mapping %q is suspended: %v; nothing was changed", m.Name, err))
@@ -154,6 +154,14 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 		return m.Refusal(key)
 	}
 	return s.srv.gate.Admit()
+}
+
+// denial says why nobody may write m.
+func denial(m *mapping.Mapping) string {
+	if m.Query {
+		return m.String() + " can only be read"
+	}
+	return m.String() + " is write = \"deny\""
 }
 
 // transactional makes sure, once for all sessions of an identity, that Redis lets it use MULTI, and answers the client

@@ -3,6 +3,7 @@ package test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"reflect"
@@ -32,6 +33,22 @@ columns = ["mail"]
 write = "deny"
 `
 
+// checkQueries are one that runs and one that does not.
+const checkQueries = `
+[[query]]
+name = "names"
+key = "names"
+sql = "SELECT name FROM users"
+value = "list"
+
+[[query]]
+name = "ranking"
+key = "rank:{least}"
+sql = "SELECT name, points FROM users WHERE age >= {least}"
+variables = { least = "users.years" }
+value = "zset"
+`
+
 // One run finds what is wrong with both servers and with every mapping.
 func TestCheck(t *testing.T) {
 	t.Parallel()
@@ -52,6 +69,13 @@ func TestCheck(t *testing.T) {
 			`warning: redis at `,
 			`warning: mapping "nick": key: {nick}: the collation utf8mb4_general_ci takes values`,
 			"ok: 2 mappings fit their tables"}, ""},
+		{"queries", harness.Options{Redis: durable, Config: strings.Split(good, "[[mapping]]\nname = \"nick\"")[0] +
+			strings.Split(checkQueries, "[[query]]\nname = \"ranking\"")[0]}, 0,
+			[]string{"ok: 1 mappings fit their tables", "ok: 1 queries run"}, ""},
+		{"queries that do not run", harness.Options{Redis: durable, Config: checkQueries}, 1, []string{
+			`error: query "ranking": variables: least: the table users has no column "years"`,
+			`error: query "ranking": sql: mysql does not run it: Unknown column 'points'`},
+			"keyrow: keyrow would not start with this configuration\n"},
 		{"errors", harness.Options{Redis: durable, Config: checkConfig}, 1, []string{
 			`warning: mapping "user": table: users is mapped by old too`,
 			`warning: mapping "nick": key: {nick}: the collation`,
@@ -106,6 +130,7 @@ func TestCheck(t *testing.T) {
 			var got struct {
 				OK       bool
 				Mappings int
+				Queries  int
 				Findings []map[string]string
 			}
 			d := json.NewDecoder(strings.NewReader(text))
@@ -116,13 +141,18 @@ func TestCheck(t *testing.T) {
 			var again []string
 			for _, f := range got.Findings {
 				line := f["severity"] + ": "
-				if f["mapping"] != "" {
-					line += `mapping "` + f["mapping"] + `": ` + f["setting"] + ": "
+				for _, section := range []string{"mapping", "query"} {
+					if f[section] != "" {
+						line += section + ` "` + f[section] + `": ` + f["setting"] + ": "
+					}
 				}
 				again = append(again, line+f["text"])
 			}
 			if got.OK {
-				again = append(again, lines[len(lines)-1])
+				again = append(again, fmt.Sprintf("ok: %d mappings fit their tables", got.Mappings))
+				if got.Queries > 0 {
+					again = append(again, fmt.Sprintf("ok: %d queries run", got.Queries))
+				}
 			}
 			if got.OK != (test.code == 0) || !reflect.DeepEqual(again, lines) {
 				t.Errorf("JSON says\n%s\ntext\n%s", text, stdout)

@@ -43,7 +43,7 @@ func newTable(t testing.TB, key, definitions string) *table {
 	}
 	c := mapping.Default()
 	c.Name, c.Key, c.Table = "m", key, "t"
-	set, findings := mapping.NewSet([]mapping.Config{c}, schema)
+	set, findings := mapping.NewSet([]mapping.Config{c}, nil, schema)
 	if set == nil {
 		t.Fatalf("%s: %v", definitions, findings)
 	}

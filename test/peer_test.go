@@ -90,7 +90,10 @@ func (p *peer) read(b *strings.Builder) error {
 		if n >= 0 {
 			_, err = io.CopyN(b, p.in, int64(n)+2)
 		}
-	case '*':
+	case '*', '~', '%':
+		if line[0] == '%' {
+			n *= 2
+		}
 		for range n {
 			if err = p.read(b); err != nil {
 				break

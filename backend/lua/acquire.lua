@@ -1,23 +1,26 @@
 -- acquire: what a reader does who found no image. Looks again, in one step with the journal, and takes the lease of
--- the key if the row has to be read.
+-- the key if its value has to be read from MySQL.
 --
 -- KEYS  1 image  2 aux  3 dirty  4 flushing  5 parked (all of one key and its partition)
--- ARGV  1 token, unique to this call  2 lease in ms
+-- ARGV  1 token, unique to this call  2 lease in ms  3 'GET' for images that are strings, 'EXISTS' for others
 --
 -- Returns an array:
---   HIT image   the image is there
+--   HIT image   the image is there; with EXISTS it is not returned, and may be of any type
 --   GONE        the row is deleted, though MySQL may still have it
---   NEG         a negative entry: the row did not exist a moment ago
+--   NEG         a negative entry: there was nothing a moment ago
 --   WAIT        another reader has the lease
 --   GRANTED     the lease is taken: aux holds the token
---   FULL        there is no memory for a lease; the row may be read, but not cached
+--   FULL why    there is no memory for a lease; the value may be read, but not cached
 -- or the error of reading the image, WRONGTYPE.
 
-local image = redis.pcall('GET', KEYS[1])
+local image = redis.pcall(ARGV[3], KEYS[1])
 if type(image) == 'table' then
   return image
 end
-if image then
+if image == 1 then
+  return {'HIT'}
+end
+if image and image ~= 0 then
   return {'HIT', image}
 end
 
@@ -41,7 +44,7 @@ end
 local taken = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 if taken.err then
   if string.find(taken.err, 'OOM', 1, true) then
-    return {'FULL'}
+    return {'FULL', taken.err}
   end
   return taken
 end

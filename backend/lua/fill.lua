@@ -1,57 +1,78 @@
--- fill: what the holder of a lease does once it has read the row. Caches the row, or that there is none, if nobody
--- wrote, deleted or invalidated the key since acquire: each of them deletes aux.
+-- fill: what the holder of a lease does once it has read from MySQL. Caches what was read, or that there was nothing,
+-- if nobody wrote, deleted or invalidated the key since acquire: each of them deletes aux.
 --
 -- KEYS  1 image  2 aux  3 dirty  4 flushing  5 parked (all of one key and its partition)
--- ARGV  1 token  2 '1': there is a row, '0': there is none
+--       6 the image as it was built aside, with RENAME
+-- ARGV  1 token  2 'GET' for images that are strings, 'EXISTS' for others
 --       3 how long in ms to keep the image or the negative entry, '0': the image for ever, the negative entry not at all
---       4 image
+--       4 the command that makes the image: SET, HSET, RPUSH, SADD, ZADD or RENAME; '': there is nothing to cache
+--       5 … its arguments behind the key
 --
 -- Returns an array:
 --   FILLED        the token was there: what was read is the truth, and cached
 --   UNCACHED why  the token was there: what was read is the truth, but Redis refused to take it
---   HIT image     the token was gone; this is what is there now
+--   HIT image     the token was gone; this is what is there now (with EXISTS it is not returned)
 --   GONE          the token was gone, and the row is deleted
---   NEG           the token was gone; another reader found no row
---   LOST          the token was gone, and nothing tells what became of the key
+--   NEG           the token was gone; another reader found nothing
+--   LOST          the token was gone, or what was built aside, and nothing tells what became of the key
 -- or the error of reading the image, WRONGTYPE.
 
-if redis.call('GET', KEYS[2]) == ARGV[1] then
-  if ARGV[2] == '1' then
-    -- NX: an image that someone stored past keyrow is newer than the row.
-    local stored
-    if ARGV[3] == '0' then
-      stored = redis.pcall('SET', KEYS[1], ARGV[4], 'NX')
-    else
-      stored = redis.pcall('SET', KEYS[1], ARGV[4], 'NX', 'PX', ARGV[3])
-    end
-    redis.pcall('DEL', KEYS[2])
-    if type(stored) == 'table' then
-      if stored.err then
-        return {'UNCACHED', stored.err}
-      end
-      return {'FILLED'}
-    end
-  elseif redis.call('EXISTS', KEYS[1]) == 0 then
-    if ARGV[3] == '0' then
-      redis.pcall('DEL', KEYS[2])
-    else
-      local stored = redis.pcall('SET', KEYS[2], '-', 'PX', ARGV[3])
-      if stored.err then
-        redis.pcall('DEL', KEYS[2])
-        return {'UNCACHED', stored.err}
-      end
-    end
-    return {'FILLED'}
+local ttl, command = ARGV[3], ARGV[4]
+
+-- store makes the image, of a key that does not exist, and returns the error if Redis does not take it. Lua passes on
+-- some 8,000 arguments at most.
+local function store()
+  if command == 'RENAME' then
+    redis.call('RENAME', KEYS[6], KEYS[1])
   else
-    redis.call('DEL', KEYS[2])
+    for i = 5, #ARGV, 1000 do
+      local stored = redis.pcall(command, KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
+      if type(stored) == 'table' and stored.err then
+        redis.call('DEL', KEYS[1])
+        return stored.err
+      end
+    end
+  end
+  if ttl ~= '0' then
+    redis.call('PEXPIRE', KEYS[1], ttl)
+  elseif command == 'RENAME' then
+    redis.call('PERSIST', KEYS[1])
   end
 end
 
-local image = redis.pcall('GET', KEYS[1])
+if redis.call('GET', KEYS[2]) == ARGV[1] then
+  if redis.call('EXISTS', KEYS[1]) == 1 then
+    redis.call('DEL', KEYS[2]) -- somebody stored it past keyrow: that is newer than what was read
+  elseif command == 'RENAME' and redis.call('EXISTS', KEYS[6]) == 0 then
+    redis.call('DEL', KEYS[2])
+  else
+    local refused
+    if command ~= '' then
+      refused = store()
+    elseif ttl ~= '0' then
+      refused = redis.pcall('SET', KEYS[2], '-', 'PX', ttl).err
+    end
+    if command ~= '' or ttl == '0' or refused then
+      redis.call('DEL', KEYS[2])
+    end
+    if refused then
+      return {'UNCACHED', refused}
+    end
+    return {'FILLED'}
+  end
+end
+if KEYS[6] then
+  redis.call('UNLINK', KEYS[6])
+end
+
+local image = redis.pcall(ARGV[2], KEYS[1])
 if type(image) == 'table' then
   return image
 end
-if image then
+if image == 1 then
+  return {'HIT'}
+end
+if image and image ~= 0 then
   return {'HIT', image}
 end
 local deleted = '-' .. KEYS[1]

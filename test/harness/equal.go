@@ -24,6 +24,8 @@ type Rows struct {
 	Table   string            // "users" or "shop.users"
 	Fields  map[string]string // column -> its name in the image, where they differ
 	Columns []string          // the columns of an image; nil: all that are not generated
+	Value   string            // what an image is: "json", which "" stands for, "hash" or "string"
+	Column  string            // the one column of a string
 }
 
 // Equal holds every image in Redis against its row, column by column, and fails the test for each that differs or
@@ -46,15 +48,24 @@ func Equal(t testing.TB, r *redis.Client, db *sql.DB, rows ...Rows) int {
 			if values == nil {
 				continue
 			}
-			image, err := r.Get(ctx, key).Bytes()
-			if errors.Is(err, redis.Nil) { // expired since
+			var image []byte
+			var fields map[string]string
+			if rs.Value == "hash" {
+				fields, err = r.HGetAll(ctx, key).Result()
+			} else {
+				image, err = r.Get(ctx, key).Bytes()
+			}
+			if errors.Is(err, redis.Nil) || rs.Value == "hash" && err == nil && len(fields) == 0 { // expired since
 				continue
 			}
+			if rs.Value == "string" {
+				fields = map[string]string{rs.Column: string(image)}
+			}
 			if err == nil {
-				err = table.compare(ctx, db, values[1:], image)
+				err = table.compare(ctx, db, values[1:], image, fields, rs)
 			}
 			if err != nil {
-				t.Errorf("image and row differ: %s: %v\nimage: %s", key, err, image)
+				t.Errorf("image and row differ: %s: %v\nimage: %s%q", key, err, image, fields)
 			}
 			images++
 		}
@@ -157,8 +168,8 @@ func (table *rowTable) prepare(schema, name, pattern string) error {
 	return err
 }
 
-// compare holds the image of the key with these values against its row.
-func (table *rowTable) compare(ctx context.Context, db *sql.DB, values []string, image []byte) error {
+// compare holds the image of the key with these values against its row: a JSON image, or the fields of another.
+func (table *rowTable) compare(ctx context.Context, db *sql.DB, values []string, image []byte, plain map[string]string, rs Rows) error {
 	args := make([]any, len(values))
 	for i, v := range values {
 		args[i] = v
@@ -184,6 +195,9 @@ func (table *rowTable) compare(ctx context.Context, db *sql.DB, values []string,
 	if len(rows) != 1 {
 		return fmt.Errorf("%d rows have this very key", len(rows))
 	}
+	if plain != nil {
+		return table.comparePlain(rows[0], plain, rs)
+	}
 	fields, err := readObject(image)
 	if err != nil {
 		return err
@@ -199,6 +213,36 @@ func (table *rowTable) compare(ctx context.Context, db *sql.DB, values []string,
 		}
 	}
 	for f := range fields {
+		return fmt.Errorf("the image has a field %q that is no column of it", f)
+	}
+	return nil
+}
+
+// comparePlain holds the fields of a hash, or the one of a string, against a row.
+func (table *rowTable) comparePlain(row [][]byte, plain map[string]string, rs Rows) error {
+	for i, c := range table.columns {
+		field := c.field
+		if rs.Value == "string" {
+			if field = c.name; field != rs.Column {
+				continue
+			}
+		}
+		got, ok := plain[field]
+		delete(plain, field)
+		want := c.text(row[i])
+		switch {
+		case ok != (row[i] != nil):
+			return fmt.Errorf("column %q (%s): in the image: %v, NULL in the row: %v", c.name, c.kind, ok, row[i] == nil)
+		case got == want || c.kind == "json" && got == strings.TrimSpace(want):
+		case c.kind == "float" || c.kind == "double":
+			if err := c.same(json.RawMessage(got), row[i]); err != nil {
+				return fmt.Errorf("column %q: %w", c.name, err)
+			}
+		default:
+			return fmt.Errorf("column %q (%s): %q in the image, %q in the row", c.name, c.kind, got, want)
+		}
+	}
+	for f := range plain {
 		return fmt.Errorf("the image has a field %q that is no column of it", f)
 	}
 	return nil

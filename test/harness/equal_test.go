@@ -108,3 +108,43 @@ func TestSettled(t *testing.T) {
 		t.Errorf("findings: %s", got)
 	}
 }
+
+func TestEqualKinds(t *testing.T) {
+	r, m := StartRedis(t), SharedMySQL(t)
+	db := m.NewDB(t)
+	m.Exec(db, "CREATE TABLE users (id INT UNSIGNED ZEROFILL PRIMARY KEY, name VARCHAR(20), f FLOAT, raw BLOB);"+
+		"INSERT users VALUES (7, 'é', 0.1, x'00ff'), (8, NULL, NULL, '')")
+	hash := Rows{Pattern: "user:{id}", Table: "users", Value: "hash", Fields: map[string]string{"name": "n"}}
+	single := Rows{Pattern: "user:{id}", Table: "users", Value: "string", Column: "name"}
+	for _, c := range []struct {
+		rows    Rows
+		command []any
+		finding string
+	}{
+		{hash, []any{"HSET", "user:7", "id", 7, "n", "é", "f", "0.1", "raw", "\x00\xff"}, ""},
+		{hash, []any{"HSET", "user:8", "id", 8, "raw", ""}, ""},
+		{hash, []any{"HSET", "user:8", "id", 8, "raw", "", "n", ""}, `column "name"`},
+		{hash, []any{"HSET", "user:7", "id", 7, "f", "0.1", "raw", "\x00\xff"}, `column "name"`},
+		{hash, []any{"HSET", "user:7", "id", 7, "n", "e", "f", "0.1", "raw", "\x00\xff"}, `column "name"`},
+		{hash, []any{"HSET", "user:7", "id", "07", "n", "é", "f", "0.1", "raw", "\x00\xff"}, `column "id"`},
+		{hash, []any{"HSET", "user:7", "id", 7, "n", "é", "f", "0.2", "raw", "\x00\xff"}, `column "f"`},
+		{hash, []any{"HSET", "user:8", "id", 8, "raw", "", "x", ""}, `field "x"`},
+		{hash, []any{"SET", "user:8", ""}, "WRONGTYPE"},
+		{single, []any{"SET", "user:7", "é"}, ""},
+		{single, []any{"SET", "user:7", "e"}, `column "name"`},
+		{single, []any{"SET", "user:8", ""}, `column "name"`},
+		{single, []any{"HSET", "user:8", "a", "b"}, "WRONGTYPE"},
+	} {
+		t.Run(fmt.Sprint(c.command), func(t *testing.T) {
+			r.Do("FLUSHALL")
+			r.Do(c.command...)
+			seen := &recorder{TB: t}
+			if n := Equal(seen, r.Client(), m.DB(db), c.rows); n != 1 {
+				t.Errorf("%d images instead of one", n)
+			}
+			if got := strings.Join(seen.said, "\n"); !strings.Contains(got, c.finding) || c.finding == "" && got != "" {
+				t.Errorf("finding %q, want %q", got, c.finding)
+			}
+		})
+	}
+}
