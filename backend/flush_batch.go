@@ -119,6 +119,7 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 	if err != nil {
 		return 0, err
 	}
+	o.f.stats.owns[o.p].Store(true)
 	if taken := reply.([]any); taken[1] == int64(0) {
 		return 0, nil
 	} else if taken[0] == int64(1) {
