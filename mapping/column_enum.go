@@ -37,7 +37,7 @@ func enumCodec(c *Column) (codec, error) {
 		},
 		text: verbatim,
 		arg:  stringArg,
-		keys: &keyCodec{check: check, arg: func(text []byte) any { return string(text) }},
+		keys: &keyCodec{check: check, arg: func(text []byte) any { return string(text) }, members: names},
 	}, nil
 }
 

@@ -236,6 +236,10 @@ func (s *session) queueSet(c *command, req request) {
 		s.queuePlain(c, req)
 		return
 	}
+	if m != nil && err == nil && !set.blind() {
+		s.queueChange(c, req)
+		return
+	}
 	if m != nil && s.loggedIn("writing a row") {
 		return
 	}
