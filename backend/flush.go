@@ -74,7 +74,7 @@ type Flusher struct {
 type stats struct {
 	sweeps, batches, rows, upserts, deletes, retries, deferred, parked, lost atomic.Int64
 
-	owns []atomic.Bool // by partition: this process owns it now
+	owns []atomic.Bool // by partition: this process owns it now, and has swept it
 }
 
 // Snapshot is the state of the journal and what this process did to flush it. Counters run from the start of the
@@ -83,7 +83,7 @@ type Snapshot struct {
 	Pending   int64         // marks waiting in all partitions
 	OldestAge time.Duration // age of the oldest of them, 0: none waits
 	Parked    int64         // keys parked now
-	Owned     []int         // partitions this process owns now
+	Owned     []int         // partitions this process owns now, and has swept
 
 	Sweeps, Batches int64
 	Rows            int64 // rows written or deleted: marks settled by a commit, several marks of one key counted once

@@ -47,6 +47,8 @@ type codec struct {
 	keys  *keyCodec // nil: no column of this type can be in a key
 	noKey string    // why not
 
+	limits *Limits // of numbers with so many digits that Redis can add to them; nil: of other types
+
 	form     form   // how its JSON is made of plain text
 	exact    string // SQL behind the column in a SELECT that makes its text exact
 	loose    string // why MySQL may store another value than it is given; mostly empty
