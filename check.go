@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -55,7 +54,7 @@ With --json it prints one object:
 			return errors.Join(err, r.err)
 		},
 	}
-	configFlag(cmd, &conf)
+	configFlag(cmd.Flags(), &conf)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -142,13 +141,6 @@ func (r *checked) add(f finding) {
 }
 
 var errWouldNotStart = errors.New("keyrow would not start with this configuration")
-
-func writeJSON(out io.Writer, v any) error {
-	e := json.NewEncoder(out)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
 
 // The colours of a terminal, by their numbers.
 const (

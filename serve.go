@@ -179,8 +179,9 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		Upstream: proxy.Upstream{
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
-		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Gate: journal,
-		Log: log, Report: report(loader, flusher), Hook: hook,
+		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Gate: journal,
+		Parking: journal, Drainer: flusher,
+		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Hook: hook,
 	})
 	if err := server.Listen(); err != nil {
 		return err
@@ -252,6 +253,7 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 			{"oldest_pending_ms", flush.OldestAge.Milliseconds()},
 			{"parked", flush.Parked},
 			{"lost", flush.Lost},
+			{"journal_losses", flush.Losses},
 			{"sweeps", flush.Sweeps},
 			{"batches", flush.Batches},
 			{"flushed_rows", flush.Rows},
@@ -262,5 +264,18 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 		} {
 			line(l.name, l.n)
 		}
+	}
+}
+
+// reportJournal makes the lines of KEYROW JOURNAL.
+func reportJournal(flusher *backend.Flusher) func(line func(name string, n int64)) {
+	return func(line func(name string, n int64)) {
+		flush := flusher.Snapshot()
+		line("pending", flush.Pending)
+		line("oldest_pending_ms", flush.OldestAge.Milliseconds())
+		line("settled_per_second", flush.Rate)
+		line("parked", flush.Parked)
+		line("lost", flush.Lost)
+		line("journal_losses", flush.Losses)
 	}
 }

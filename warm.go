@@ -80,7 +80,7 @@ With --json it prints one object:
 			return warm(cmd.Context(), o)
 		},
 	}
-	configFlag(cmd, &o.conf)
+	configFlag(cmd.Flags(), &o.conf)
 	flags := cmd.Flags()
 	flags.StringVar(&o.from, "from", "", "the key to start at, whether it has a row or not; it may stand in quotes, with \\x00 for bytes")
 	flags.IntVar(&o.rate, "rate", 0, "the most rows to go through in a second; 0: no limit")

@@ -26,6 +26,7 @@ var (
 	scriptPark   = newScript("park")
 	scriptDefer  = newScript("defer")
 	scriptOlder  = newScript("older")
+	scriptWaits  = newScript("waits")
 )
 
 // flags of an entry, as batch.lua sets them.
@@ -343,7 +344,7 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 	}
 	if len(settle) > 1 {
 		n, err := o.script(ctx, scriptSettle, []string{o.keys.fence, o.keys.dirty, o.keys.flushing, o.keys.expire,
-			o.keys.parked}, settle...)
+			o.keys.parked, o.f.journal.keys.Meta()}, settle...)
 		if err != nil {
 			return err
 		}

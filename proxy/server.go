@@ -27,6 +27,12 @@ type Loader interface {
 	Load(m *mapping.Mapping, key []byte, done func(image []byte, err error))
 }
 
+// Control runs scripts as keyrow itself, for what a client may know and has not the rights to find out.
+type Control interface {
+	// Integer calls done exactly once, from any goroutine, with the integer that the script returned.
+	Integer(script string, keys, args []string, done func(n int64, err error))
+}
+
 // Gate says whether the journal takes more marks.
 type Gate interface {
 	// Admit returns nil, or why no further write may be logged now.
@@ -55,10 +61,15 @@ type Options struct {
 	Mappings *mapping.Set
 	Journal  mapping.Journal
 	Loader   Loader
+	Control  Control
 	Gate     Gate
+	Parking  Parking
+	Drainer  Drainer
 	Log      zerolog.Logger
 	// Report adds the lines of KEYROW INFO that others know of; optional.
 	Report func(line func(name string, n int64))
+	// JournalReport makes the lines of KEYROW JOURNAL; optional.
+	JournalReport func(line func(name string, n int64))
 	// Hook is called at labelled points, for tests; optional.
 	Hook func(point string)
 }
@@ -72,12 +83,18 @@ type Server struct {
 	maps     atomic.Pointer[mapping.Set]
 	journal  mapping.Journal
 	loader   Loader
+	control  Control
 	gate     Gate
+	parking  Parking
+	drainer  Drainer
 	log      zerolog.Logger
 	report   func(line func(name string, n int64))
-	at       func(point string)
-	hooked   bool // at may wait
-	stats    Stats
+
+	journalReport func(line func(name string, n int64))
+
+	at     func(point string)
+	hooked bool // at may wait
+	stats  Stats
 
 	listeners []*listener
 	tls       *tls.Config // of the listeners for TLS
@@ -102,7 +119,8 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
-		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		journal: o.Journal, loader: o.Loader, control: o.Control, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
@@ -113,6 +131,9 @@ func New(o Options) *Server {
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
+	}
+	if s.journalReport == nil {
+		s.journalReport = func(func(string, int64)) {}
 	}
 	if s.hooked = s.at != nil; !s.hooked {
 		s.at = func(string) {}

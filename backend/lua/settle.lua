@@ -1,7 +1,7 @@
 -- settle takes the marks of keys that are done out of flushing, and gives the keys that were not written again
 -- meanwhile their residency.
 --
--- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked
+-- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked, 6 meta, where the marks removed are counted
 -- ARGV 1 token, 2 what the name of an aux key has before the key, then two per key: key, residency
 --   residency  > 0 the row is written, the image stays for so many milliseconds
 --              0   the row is written, the image stays
@@ -30,21 +30,23 @@ for i = 3, #ARGV, 2 do
     local deadline = redis.call('HGET', KEYS[4], key)
     if deadline then
       redis.call('HDEL', KEYS[4], key)
-      deadline = tonumber(deadline)
     end
     if residency == -1 then
       drop(key)
     elseif residency == -2 then
       -- no image to give a residency
+    elseif deadline == 'never' then
+      redis.call('PERSIST', key)
     elseif deadline then
-      if deadline <= now then
+      if tonumber(deadline) <= now then
         drop(key)
       else
-        redis.call('PEXPIREAT', key, string.format('%.0f', deadline))
+        redis.call('PEXPIREAT', key, deadline)
       end
     elseif residency > 0 then
       redis.call('PEXPIRE', key, ARGV[i + 1])
     end
   end
 end
+redis.call('HINCRBY', KEYS[6], 'settled', removed)
 return removed
