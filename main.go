@@ -91,14 +91,17 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
 	})
 	root.SetVersionTemplate("keyrow {{.Version}}\n")
-	root.AddCommand(newInit(), newCheck(), newJournal())
+	root.AddCommand(newInit(), newCheck(), newWarm(), newVerify(), newJournal())
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
 
+// defaultConf is the configuration file unless another is named.
+const defaultConf = "conf.toml"
+
 // configFlag gives a command the flag that names the configuration.
 func configFlag(flags *pflag.FlagSet, path *string) {
-	flags.StringVarP(path, "config", "c", "conf.toml", "the configuration file")
+	flags.StringVarP(path, "config", "c", defaultConf, "the configuration file")
 }
 
 func noArgs(_ *cobra.Command, args []string) error {

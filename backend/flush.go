@@ -74,7 +74,7 @@ type Flusher struct {
 type stats struct {
 	sweeps, batches, rows, upserts, deletes, retries, deferred, parked, lost atomic.Int64
 
-	owns []atomic.Bool // by partition: this process owns it now
+	owns []atomic.Bool // by partition: this process owns it now, and has swept it
 }
 
 // Snapshot is the state of the journal and what this process did to flush it. Counters run from the start of the
@@ -85,7 +85,7 @@ type Snapshot struct {
 	Rate      int64         // marks that all processes worked off in the last second
 	Parked    int64         // keys parked now
 	Losses    int64         // how often Redis came back without the journal
-	Owned     []int         // partitions this process owns now
+	Owned     []int         // partitions this process owns now, and has swept
 
 	Sweeps, Batches int64
 	Rows            int64 // rows written or deleted: marks settled by a commit, several marks of one key counted once

@@ -91,7 +91,6 @@ func (o *owner) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := o.acquire(ctx)
 		if err == nil {
-			o.f.stats.owns[o.p].Store(true)
 			err = o.own(ctx)
 			o.f.stats.owns[o.p].Store(false)
 		}

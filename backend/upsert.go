@@ -250,15 +250,22 @@ func (o *owner) write(ctx context.Context, items []*item) (n int, err error) {
 	o.f.stats.upserts.Add(1)
 	_, err = o.exec(ctx, query, args...)
 	if older && mysqlCode(err) == errNoDefault {
-		err = &tooOld{err}
+		err = &tooLittle{err, b.m.Partial()}
 	}
 	return 1, err
 }
 
-// tooOld is the fault of a row, not of its table: only MySQL could have said what is missing.
-type tooOld struct{ why error }
+// tooLittle is the fault of a row, not of its table: only MySQL could have said what is missing.
+type tooLittle struct {
+	why     error
+	partial bool // all images of the mapping are
+}
 
-func (e *tooOld) Error() string {
+func (e *tooLittle) Error() string {
+	if e.partial {
+		return fmt.Sprintf("there is no such row, and the one column of the mapping does not make one: %v: INSERT the row, "+
+			"and write the key again", e.why)
+	}
 	return fmt.Sprintf("the image is from before a column that a new row needs: %v: SET the key again", e.why)
 }
 

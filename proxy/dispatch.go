@@ -97,6 +97,16 @@ func (t *Commands) install() {
 			c.writes = true
 		}
 	}
+	for name := range changes {
+		if c := t.byName[name]; c != nil {
+			c.handle, c.queued, c.forRows = (*session).change, (*session).queueChange, true
+		}
+	}
+	for _, name := range []string{"set", "setex", "psetex"} {
+		if c := t.byName[name]; c != nil {
+			c.forRows = true
+		}
+	}
 	for _, name := range telling {
 		if c := t.byName[name]; c != nil {
 			c.telling = c.reads
@@ -228,7 +238,7 @@ func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
 		return refused(fmt.Sprintf("%s is not supported on %.100q: %s; nothing was changed", c.name, key, denial(m)))
 	default:
 		return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of mapping %q; "+
-			"SET the whole row instead, nothing was changed", c.name, key, m.Name))
+			"%s instead, nothing was changed", c.name, key, m.Name, advice(c, m)))
 	}
 }
 
