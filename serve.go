@@ -186,7 +186,8 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Gate: journal,
-		Log: log, Report: report(loader, flusher), Hook: hook,
+		Parking: journal, Drainer: flusher,
+		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Hook: hook,
 	})
 	if err := server.Listen(); err != nil {
 		return err
@@ -270,6 +271,7 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 			{"oldest_pending_ms", flush.OldestAge.Milliseconds()},
 			{"parked", flush.Parked},
 			{"lost", flush.Lost},
+			{"journal_losses", flush.Losses},
 			{"sweeps", flush.Sweeps},
 			{"batches", flush.Batches},
 			{"flushed_rows", flush.Rows},
@@ -288,4 +290,17 @@ func number(b bool) int64 {
 		return 1
 	}
 	return 0
+}
+
+// reportJournal makes the lines of KEYROW JOURNAL.
+func reportJournal(flusher *backend.Flusher) func(line func(name string, n int64)) {
+	return func(line func(name string, n int64)) {
+		flush := flusher.Snapshot()
+		line("pending", flush.Pending)
+		line("oldest_pending_ms", flush.OldestAge.Milliseconds())
+		line("settled_per_second", flush.Rate)
+		line("parked", flush.Parked)
+		line("lost", flush.Lost)
+		line("journal_losses", flush.Losses)
+	}
 }

@@ -146,7 +146,7 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 	return reads
 }
 
-// scriptKeys are the KEYS of acquire and its like.
+// scriptKeys are the KEYS of the scripts that look at one key.
 func (l *Loader) scriptKeys(key []byte) []string {
 	sets := l.sets[l.journal.Partition(key)]
 	return []string{string(key), string(l.journal.AppendAux(nil, key)), sets.dirty, sets.flushing, sets.parked}

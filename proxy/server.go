@@ -61,9 +61,13 @@ type Options struct {
 	Journal  mapping.Journal
 	Loader   Loader
 	Gate     Gate
+	Parking  Parking
+	Drainer  Drainer
 	Log      zerolog.Logger
 	// Report adds the lines of KEYROW INFO that others know of; optional.
 	Report func(line func(name string, n int64))
+	// JournalReport makes the lines of KEYROW JOURNAL; optional.
+	JournalReport func(line func(name string, n int64))
 	// Hook is called at labelled points, for tests; optional.
 	Hook func(point string)
 }
@@ -78,11 +82,16 @@ type Server struct {
 	journal  mapping.Journal
 	loader   Loader
 	gate     Gate
+	parking  Parking
+	drainer  Drainer
 	log      zerolog.Logger
 	report   func(line func(name string, n int64))
-	at       func(point string)
-	hooked   bool // at may wait
-	stats    Stats
+
+	journalReport func(line func(name string, n int64))
+
+	at     func(point string)
+	hooked bool // at may wait
+	stats  Stats
 
 	listeners []*listener
 	tls       *tls.Config // of the listeners for TLS
@@ -108,6 +117,7 @@ func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
 		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
@@ -118,6 +128,9 @@ func New(o Options) *Server {
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
+	}
+	if s.journalReport == nil {
+		s.journalReport = func(func(string, int64)) {}
 	}
 	if s.hooked = s.at != nil; !s.hooked {
 		s.at = func(string) {}
