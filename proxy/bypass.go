@@ -77,8 +77,8 @@ func (u *upstream) lookUp(conn net.Conn, set *laneSet, maps []*mapping.Mapping, 
 	return err
 }
 
-// relearn has another look at what users may read.
-func (u *upstream) relearn() {
+// relearn has another look at what users may read, until done is closed.
+func (u *upstream) relearn(done <-chan struct{}) {
 	if len(u.bypassable()) == 0 {
 		return
 	}
@@ -91,6 +91,11 @@ func (u *upstream) relearn() {
 	}
 	u.mu.Unlock()
 	for _, set := range sets {
+		select {
+		case <-done:
+			return
+		default:
+		}
 		if !u.stands(set.key) {
 			continue
 		}

@@ -278,7 +278,7 @@ func (u *upstream) tend(done <-chan struct{}) {
 			u.mu.Lock()
 			u.sweep()
 			u.mu.Unlock()
-			u.relearn()
+			u.relearn(done)
 		}
 	}
 }
