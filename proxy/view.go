@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 
 	"github.com/tidwall/redcon"
@@ -43,6 +44,10 @@ func (s *session) view(c *command, req request) bool {
 	v.s, v.atomic = s, s.atomic()
 	if c.name == "HGETALL" {
 		v.set, v.resp3 = s.bypassFrom(v.keys[0].m), s.key.proto == 3
+	}
+	v.ttl = ""
+	if k := v.keys[0]; slices.Contains(ttls, c.name) && !k.m.Deny {
+		v.ttl = c.name
 	}
 	v.command = append(v.command[:0], req.raw...)
 	s.reads.Add(1)
@@ -93,6 +98,7 @@ type view struct {
 	at      int // the reply that comes next
 	replies int // how many come
 	denied  bool
+	ttl     string // the command, if what it tells of the key may not be what it was promised
 	answer  []byte // the reply to the command
 	hole    *hole  // nil: nothing was held yet
 	lane    *lane
@@ -151,6 +157,10 @@ func (v *view) reply(l *lane, b []byte) {
 	v.lane = l
 	switch v.step {
 	case viewFirst:
+		if v.ttl != "" && string(b) == endless {
+			v.promised()
+			return
+		}
 		if saysNothing(b) {
 			v.hold()
 			v.again(v.encode)
@@ -223,6 +233,8 @@ func (v *view) checked() {
 		v.s.srv.stats.Misses.Add(int64(missing))
 	}
 	switch {
+	case missing == 0 && v.ttl != "" && string(v.answer) == endless:
+		v.promised()
 	case missing == 0, v.answer[0] == '-' && !queued && v.refused():
 		v.end(v.answer)
 	case v.tries == maxViews:
@@ -230,6 +242,27 @@ func (v *view) checked() {
 	default:
 		v.load(missing)
 	}
+}
+
+// ttls are the commands that tell how long a key stays.
+var ttls = []string{"TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"}
+
+// endless is what they answer about a key without a TTL.
+const endless = ":-1\r\n"
+
+// promised answers with how long a key is to stay that may have no TTL only because it is not in MySQL yet.
+func (v *view) promised() {
+	v.hold()
+	j := v.s.srv.journal
+	key := v.key(0)
+	v.s.srv.control.Integer(string(ttlScript), []string{string(key), string(j.AppendExpire(nil, j.Partition(key)))},
+		[]string{v.ttl}, func(n int64, err error) {
+			if err != nil {
+				v.end(appendError(nil, err))
+				return
+			}
+			v.end(redcon.AppendInt(nil, n))
+		})
 }
 
 // refused reports whether the answer is an error for another reason than that the key is not there.
