@@ -329,7 +329,7 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 		}
 		switch it.end {
 		case endLanded:
-			settle = append(settle, it.key, it.residency())
+			settle = append(settle, it.key, it.residency(), longer(it.m))
 			if it.step != stepSkip {
 				rows++
 			}
