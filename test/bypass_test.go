@@ -45,10 +45,8 @@ func TestRedisDownReadsMySQL(t *testing.T) {
 		t.Run(outage, func(t *testing.T) {
 			t.Parallel()
 			s := openShop(t, harness.Options{Config: bypassConfig, Set: map[string]string{"redis.timeout": "1s"}, Redis: harness.StartRedis(t,
-				"--user", "default on nopass ~* &* +@all",
-				"--user", "some on >pw ~card:1* ~profile:*9 +@all",
-				"--user", "cards on >pw ~card:* +@all -mget",
-			)})
+				strings.Fields("--user default on nopass ~* &* +@all "+
+					"--user some on >pw ~card:1* ~profile:*9 +@all --user cards on >pw ~card:* +@all -mget")...)})
 			s.sql("INSERT INTO users VALUES (1, 'Ada', NULL, 36, 0), (2, 'Bob', 'b@x', 20, 0)")
 			anyone, resp3, some, cards := dial(t, s.Addr), dial(t, s.Addr), dial(t, s.Addr), dial(t, s.Addr)
 			resp3.do("HELLO", "3")
