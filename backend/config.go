@@ -90,7 +90,7 @@ type JournalConfig struct {
 	Partitions int    `toml:"partitions"`
 	// Interval between two sweeps of a partition.
 	Interval time.Duration `toml:"interval"`
-	// Batch is the number of marks one transaction flushes.
+	// Batch is the number of marks one transaction flushes; up to maxGrowth times as many while there is a backlog.
 	Batch int `toml:"batch"`
 	// MaxPending is the number of marks from which on new writes are refused.
 	MaxPending int `toml:"max_pending"`
