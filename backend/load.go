@@ -54,15 +54,16 @@ var errClosed = &Error{CodeErr, "shutting down: nothing was read"}
 // select (the rows of the leased keys; for a query a SELECT for each), fill (cache, if the lease is still ours). See
 // load_round.go.
 type Loader struct {
-	rdb     *redis.Client
-	db      *sql.DB
-	journal mapping.Journal
-	timeout time.Duration // of a SELECT
-	lease   time.Duration
-	altered func()
-	hook    func(point string)
-	log     zerolog.Logger
-	sets    []journalSets // of each partition
+	rdb      *redis.Client
+	db       *sql.DB
+	journal  mapping.Journal
+	timeout  time.Duration // of a SELECT
+	lease    time.Duration
+	altered  func()
+	selected func(mapping string, keys int, took time.Duration)
+	hook     func(point string)
+	log      zerolog.Logger
+	sets     []journalSets // of each partition
 
 	token    string // start of every token of this Loader
 	tokens   atomic.Uint64
@@ -104,7 +105,7 @@ type load struct {
 	lost   int       // how many fills in a row were rejected with nothing there instead
 }
 
-// LoaderOptions are what a Loader works on. All but Altered, Hook and Log are required.
+// LoaderOptions are what a Loader works on. All but Altered, Selected, Hook and Log are required.
 type LoaderOptions struct {
 	Redis   *redis.Client
 	DB      *sql.DB // the pool of OpenMySQL
@@ -113,6 +114,9 @@ type LoaderOptions struct {
 	Timeout time.Duration
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
+	// Selected is told of every SELECT, failed ones included: for how many keys, and how long it took with the reading of
+	// its rows; it must not block.
+	Selected func(mapping string, keys int, took time.Duration)
 	// Hook is called at HookGranted, HookSelected and HookFilled, on the goroutine of the round.
 	Hook func(point string)
 	Log  zerolog.Logger
@@ -133,11 +137,14 @@ func NewLoader(o LoaderOptions) *Loader {
 	if o.Altered == nil {
 		o.Altered = func() {}
 	}
+	if o.Selected == nil {
+		o.Selected = func(string, int, time.Duration) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Loader{
 		rdb: o.Redis, db: o.DB, journal: o.Journal,
 		timeout: o.Timeout, lease: o.Timeout + leaseMargin,
-		altered: o.Altered, hook: o.Hook, log: o.Log,
+		altered: o.Altered, selected: o.Selected, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
 		queues: make(map[*mapping.Mapping]*queue),

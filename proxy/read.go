@@ -40,11 +40,11 @@ func newRead(s *session, m *mapping.Mapping, key []byte) *read {
 
 func (r *read) reply(_ *lane, b []byte) {
 	if b == nil {
-		r.s.srv.stats.Hits.Add(1)
+		r.m.Counts.Hits.Add(1)
 		r.end()
 		return
 	}
-	r.s.srv.stats.Misses.Add(1)
+	r.m.Counts.Misses.Add(1)
 	r.hole = r.s.hold()
 	r.s.srv.loader.Load(r.m, r.key, r.loaded)
 }
@@ -136,14 +136,14 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 	elems, ok := elements(nil, b)
 	missing := r.keys[:0]
 	for _, k := range r.keys {
-		if ok && k.at < len(elems) && isNil(elems[k.at]) {
+		switch {
+		case !ok:
+		case k.at < len(elems) && isNil(elems[k.at]):
+			k.m.Counts.Misses.Add(1)
 			missing = append(missing, k)
+		default:
+			k.m.Counts.Hits.Add(1)
 		}
-	}
-	stats := &r.s.srv.stats
-	if ok {
-		stats.Hits.Add(int64(len(r.keys) - len(missing)))
-		stats.Misses.Add(int64(len(missing)))
 	}
 	if len(missing) == 0 {
 		r.s.reads.Add(-1)

@@ -54,6 +54,7 @@ func (s *session) multi(_ *command, req request) {
 	}
 	t := &tx{db: s.key.db, key: s.key}
 	s.pin.tx = t
+	s.pinnedFor(pinTransaction)
 	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { t.opened.Store(b[0] == '+') }}, false)
 }
 
@@ -553,6 +554,7 @@ func (e *executed) reply(_ *lane, b []byte) {
 	}
 	e.s.srv.gate.Marked(marked)
 	e.s.srv.stats.Writes.Add(int64(len(e.zadds)))
+	e.s.srv.stats.Coalesced.Add(int64(len(e.zadds) - marked))
 	out := redcon.AppendArray(nil, theirs)
 	for _, elem := range elems[:theirs] {
 		out = append(out, elem...)

@@ -93,6 +93,8 @@ type upstream struct {
 	wg  sync.WaitGroup
 	// loops are the server's; lanes are spread over them.
 	loops []*loop
+	stats *Stats
+	timed func(upstream, own time.Duration)
 	// dismissed closes the sessions of a lane set.
 	dismissed func(*laneSet)
 	// probe lets one session at a time find out whether Redis wants authentication of new clients.

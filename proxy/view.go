@@ -151,7 +151,7 @@ func (v *view) reply(l *lane, b []byte) {
 			v.again(v.encode)
 			return
 		}
-		v.s.srv.stats.Hits.Add(1)
+		v.keys[0].m.Counts.Hits.Add(1)
 		v.end(b)
 		return
 	case viewLast:
@@ -205,14 +205,15 @@ func (v *view) checked() {
 	queued := bytes.HasPrefix(v.answer, []byte("+QUEUED"))
 	missing := 0
 	for i := range v.keys {
-		if k := &v.keys[i]; !k.there && !k.absent {
+		k := &v.keys[i]
+		counts := &k.m.Counts.Hits
+		if !k.there && !k.absent {
 			missing++
+			counts = &k.m.Counts.Misses
 		}
-	}
-	stats := &v.s.srv.stats
-	if v.tries == 0 {
-		stats.Hits.Add(int64(len(v.keys) - missing))
-		stats.Misses.Add(int64(missing))
+		if v.tries == 0 {
+			counts.Add(1)
+		}
 	}
 	switch {
 	case missing == 0, v.answer[0] == '-' && !queued && v.refused():

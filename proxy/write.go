@@ -459,6 +459,7 @@ func (r *run) reply(l *lane, b []byte) {
 	}
 	r.s.srv.gate.Marked(marked)
 	r.s.srv.stats.Writes.Add(int64(len(r.sets)))
+	r.s.srv.stats.Coalesced.Add(int64(len(r.sets) - marked))
 	if !r.each {
 		r.done([]byte("+OK\r\n"), 1)
 		return
