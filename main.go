@@ -71,7 +71,8 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 3 stopped with writes left in Redis that are not in MySQL yet.`,
 		Example: "  keyrow init --out conf.toml  write a configuration for the tables of a database\n" +
 			"  keyrow check -c conf.toml    compare it with Redis and the tables of MySQL\n" +
-			"  keyrow -c conf.toml          serve",
+			"  keyrow -c conf.toml          serve\n" +
+			"  keyrow health -c conf.toml   ask the keyrow that serves whether it is ready",
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -89,7 +90,7 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
 	})
 	root.SetVersionTemplate("keyrow {{.Version}}\n")
-	root.AddCommand(newInit(), newCheck())
+	root.AddCommand(newInit(), newCheck(), newHealth())
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
