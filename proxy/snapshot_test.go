@@ -1,28 +1,21 @@
 package proxy
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 	"time"
+
+	"keyrow/test/harness"
 )
 
 // counted waits until so many commands of a kind are counted.
 func (r *rig) counted(group, outcome string, want int64) {
 	r.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		snap := r.srv.Snapshot()
-		for g, name := range Groups {
-			for o := range Outcomes {
-				if name == group && Outcomes[o] == outcome && snap.Commands[g][o] == want {
-					return
-				}
-			}
-		}
-		if time.Now().After(deadline) {
-			r.t.Fatalf("commands are %v, want %d of %s, %s", snap.Commands, want, group, outcome)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	g, o := slices.Index(Groups[:], group), slices.Index(Outcomes[:], outcome)
+	harness.Until(r.t, fmt.Sprintf("%d commands of %s are counted as %s", want, group, outcome), func() bool {
+		return r.srv.Snapshot().Commands[g][o] == want
+	})
 }
 
 // Every command is counted once, among those of its group, by what became of it.
@@ -120,13 +113,10 @@ func TestBreakerShows(t *testing.T) {
 	c := r.client()
 	_ = r.listener.Close()
 	_ = up.Close()
-	deadline := time.Now().Add(10 * time.Second)
-	for snap := r.srv.Snapshot(); !snap.Broken(); snap = r.srv.Snapshot() {
-		if time.Now().After(deadline) {
-			t.Fatalf("the breaker stays closed: %+v", snap)
-		}
-		time.Sleep(time.Millisecond)
-	}
+	harness.Until(t, "the breaker is open", func() bool {
+		snap := r.srv.Snapshot()
+		return snap.Broken()
+	})
 	c.send("GET x")
 	c.line()
 	if snap := r.srv.Snapshot(); snap.Unsent != 1 || snap.Failures == 0 {
