@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -48,14 +47,14 @@ With --json it prints one object:
 			}
 			r := check(cmd.Context(), c)
 			if asJSON {
-				err = r.writeJSON(os.Stdout)
+				err = writeJSON(os.Stdout, r)
 			} else {
 				err = r.write(os.Stdout, colours(os.Stdout))
 			}
 			return errors.Join(err, r.err)
 		},
 	}
-	configFlag(cmd, &conf)
+	configFlag(cmd.Flags(), &conf)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -145,13 +144,6 @@ func (r *checked) add(f finding) {
 }
 
 var errWouldNotStart = errors.New("keyrow would not start with this configuration")
-
-func (r *checked) writeJSON(out io.Writer) error {
-	e := json.NewEncoder(out)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(r)
-}
 
 // The colours of a terminal, by their numbers.
 const (

@@ -47,7 +47,7 @@ In a Dockerfile:
 			return nil
 		},
 	}
-	configFlag(cmd, &conf)
+	configFlag(cmd.Flags(), &conf)
 	cmd.Flags().BoolVar(&live, "live", false, "ask only whether the process is there")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the answer")
 	return cmd

@@ -13,6 +13,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit statuses.
@@ -72,7 +73,8 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 		Example: "  keyrow init --out conf.toml  write a configuration for the tables of a database\n" +
 			"  keyrow check -c conf.toml    compare it with Redis and the tables of MySQL\n" +
 			"  keyrow -c conf.toml          serve\n" +
-			"  keyrow health -c conf.toml   ask the keyrow that serves whether it is ready",
+			"  keyrow journal status        look at what is not in MySQL yet\n" +
+			"  keyrow health                ask the keyrow that serves whether it is ready",
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -85,19 +87,22 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 			return serve(cmd.Context(), c, newLog(c.Log, os.Stderr))
 		},
 	}
-	configFlag(root, &conf)
+	configFlag(root.Flags(), &conf)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
 	})
 	root.SetVersionTemplate("keyrow {{.Version}}\n")
-	root.AddCommand(newInit(), newCheck(), newHealth())
+	root.AddCommand(newInit(), newCheck(), newWarm(), newVerify(), newJournal(), newHealth())
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
 
+// defaultConf is the configuration file unless another is named.
+const defaultConf = "conf.toml"
+
 // configFlag gives a command the flag that names the configuration.
-func configFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", "conf.toml", "the configuration file")
+func configFlag(flags *pflag.FlagSet, path *string) {
+	flags.StringVarP(path, "config", "c", defaultConf, "the configuration file")
 }
 
 func noArgs(_ *cobra.Command, args []string) error {

@@ -183,7 +183,8 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Gate: journal,
-		Log: log, Report: report(loader, flusher), Timed: metrics.Timed, Hook: hook,
+		Parking: journal, Drainer: flusher,
+		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Timed: metrics.Timed, Hook: hook,
 	})
 	if err := server.Listen(); err != nil {
 		return err
@@ -193,7 +194,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	desk := admin.New(admin.Options{
 		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader,
 		Mappings: watch.Mappings, MaxPending: c.Journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
-		Checks: checks(p, watch, flusher), Log: log,
+		Checks: checks(p, watch, flusher), Parking: journal, Log: log,
 	})
 	defer desk.Close()
 	if err := desk.Listen(); err != nil {
@@ -276,6 +277,7 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 			{"oldest_pending_ms", flush.OldestAge.Milliseconds()},
 			{"parked", flush.Parked},
 			{"lost", flush.Lost},
+			{"journal_losses", flush.Losses},
 			{"sweeps", flush.Sweeps},
 			{"batches", flush.Batches},
 			{"flushed_rows", flush.Rows},
@@ -286,5 +288,18 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 		} {
 			line(l.name, l.n)
 		}
+	}
+}
+
+// reportJournal makes the lines of KEYROW JOURNAL.
+func reportJournal(flusher *backend.Flusher) func(line func(name string, n int64)) {
+	return func(line func(name string, n int64)) {
+		flush := flusher.Snapshot()
+		line("pending", flush.Pending)
+		line("oldest_pending_ms", flush.OldestAge.Milliseconds())
+		line("settled_per_second", flush.Rate)
+		line("parked", flush.Parked)
+		line("lost", flush.Lost)
+		line("journal_losses", flush.Losses)
 	}
 }

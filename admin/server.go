@@ -63,7 +63,7 @@ type Options struct {
 	Redis      string // where Redis is, for people to read
 	MySQL      string // the same of MySQL
 	Checks     []Check
-	Parked     Parked // optional
+	Parking    Parking
 	Log        zerolog.Logger
 }
 
@@ -166,8 +166,8 @@ func (s *Server) handler() http.Handler {
 	guarded.Handle("GET /metrics", promhttp.HandlerFor(s.o.Metrics.registry, promhttp.HandlerOpts{}))
 	guarded.HandleFunc("GET /status", s.status)
 	guarded.HandleFunc("GET /parked", s.parked)
-	guarded.HandleFunc("POST /parked/retry", s.act(Parked.Retry))
-	guarded.HandleFunc("POST /parked/drop", s.act(Parked.Drop))
+	guarded.HandleFunc("POST /parked/retry", s.act(Parking.Retry))
+	guarded.HandleFunc("POST /parked/drop", s.act(Parking.Drop))
 	guarded.HandleFunc("GET /{$}", s.page)
 	if s.o.Config.Pprof {
 		guarded.HandleFunc("GET /debug/pprof/", pprof.Index)

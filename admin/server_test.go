@@ -35,21 +35,21 @@ func (f *fakeLoader) Stats() backend.LoadStats    { return backend.LoadStats(*f)
 // fakeParked has one row, and notes what is done about it.
 type fakeParked struct{ did []string }
 
-func (f *fakeParked) List(context.Context, int) ([]ParkedRow, error) {
-	return []ParkedRow{{Key: "user:\xff", Table: "users", Code: 1062, Error: "Duplicate entry", Since: time.Unix(0, 0), Tries: 2}}, nil
+func (f *fakeParked) Parked(context.Context, int) ([]mapping.Parked, error) {
+	return []mapping.Parked{{Key: "user:\xff", Table: "users", Code: 1062, Error: "Duplicate entry", Since: time.Unix(0, 0), Tries: 2}}, nil
 }
 
-func (f *fakeParked) Retry(_ context.Context, key string) error {
-	f.did = append(f.did, "retry "+key)
-	return nil
+func (f *fakeParked) Retry(_ context.Context, keys ...string) (int, error) {
+	f.did = append(f.did, "retry "+keys[0])
+	return 1, nil
 }
 
-func (f *fakeParked) Drop(_ context.Context, key string) error {
-	if key == "gone" {
-		return errors.New("it is not parked")
+func (f *fakeParked) Drop(_ context.Context, keys ...string) (int, error) {
+	if keys[0] == "gone" {
+		return 0, nil
 	}
-	f.did = append(f.did, "drop "+key)
-	return nil
+	f.did = append(f.did, "drop "+keys[0])
+	return 1, nil
 }
 
 // newTest makes a server whose parts do nothing; change adjusts its options.
@@ -57,7 +57,7 @@ func newTest(t *testing.T, change func(*Options)) *Server {
 	t.Helper()
 	o := Options{
 		Config: DefaultConfig(), Version: "v1", Metrics: NewMetrics("v1"), Proxy: &fakeProxy{}, Flusher: &fakeFlusher{},
-		Loader: &fakeLoader{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: 10, Log: zerolog.Nop(),
+		Loader: &fakeLoader{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: 10, Parking: &fakeParked{}, Log: zerolog.Nop(),
 	}
 	if change != nil {
 		change(&o)
@@ -143,7 +143,7 @@ func TestWhoMay(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			parked := &fakeParked{}
-			s := newTest(t, func(o *Options) { o.Config, o.Parked = test.config, parked })
+			s := newTest(t, func(o *Options) { o.Config, o.Parking = test.config, parked })
 			r := ask(s, test.method, test.target, idOf, test.header...)
 			if r.StatusCode != test.want {
 				t.Errorf("%s %s: %d, want %d: %s", test.method, test.target, r.StatusCode, test.want, text(t, r))
@@ -162,8 +162,8 @@ func TestWhoMay(t *testing.T) {
 
 func TestParkedRows(t *testing.T) {
 	parked := &fakeParked{}
-	s := newTest(t, func(o *Options) { o.Parked = parked })
-	var rows []ParkedRow
+	s := newTest(t, func(o *Options) { o.Parking = parked })
+	var rows []parkedRow
 	if err := json.NewDecoder(ask(s, "GET", local+"/parked", "").Body).Decode(&rows); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -10,20 +11,22 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"keyrow/backend"
+	"keyrow/mapping"
 	"keyrow/proxy"
 )
 
-// Parked is where rows are that MySQL refused. Its errors are for people to read.
-type Parked interface {
-	// List returns at most limit of them, those that were parked first in front.
-	List(ctx context.Context, limit int) ([]ParkedRow, error)
-	// Retry has a row tried again, and Drop gives it up. A key that is not parked is none to them.
-	Retry(ctx context.Context, key string) error
-	Drop(ctx context.Context, key string) error
+// Parking is where rows are that MySQL refused. Its errors are for people to read.
+type Parking interface {
+	// Parked returns at most limit of them, those that were parked first in front.
+	Parked(ctx context.Context, limit int) ([]mapping.Parked, error)
+	// Retry has those of keys that are parked tried again, and returns how many these are.
+	Retry(ctx context.Context, keys ...string) (marked int, err error)
+	// Drop gives up what was written to those of keys that are parked, and returns how many these were.
+	Drop(ctx context.Context, keys ...string) (dropped int, err error)
 }
 
-// ParkedRow is a row that MySQL refused. The names of its fields in JSON are a promise.
-type ParkedRow struct {
+// parkedRow is a row of /parked. The names of its fields in JSON are a promise.
+type parkedRow struct {
 	Key    string    `json:"key"`
 	ID     []byte    `json:"id"`     // the bytes of the key, in base64
 	Delete bool      `json:"delete"` // it is the deletion that was refused
@@ -141,7 +144,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 			Coalesced: p.Coalesced, Rows: f.Rows, Retries: named(backend.RetryClasses[:], f.Retried[:]),
 		},
 		Mapping: []mappingStatus{},
-		Actions: s.o.Parked != nil && s.mayAct(),
+		Actions: s.mayAct(),
 	}
 	for _, c := range st.checks {
 		one := checkStatus{Name: c.Name, OK: c.err == nil, Needed: c.Needed}
@@ -215,17 +218,15 @@ const shownParked = 100
 
 // parked lists parked rows.
 func (s *Server) parked(w http.ResponseWriter, r *http.Request) {
-	rows := []ParkedRow{}
-	if s.o.Parked != nil {
-		found, err := s.o.Parked.List(r.Context(), shownParked)
-		if err != nil {
-			say(w, http.StatusBadGateway, err.Error()+"\n")
-			return
-		}
-		rows = append(rows, found...)
+	found, err := s.o.Parking.Parked(r.Context(), shownParked)
+	if err != nil {
+		say(w, http.StatusBadGateway, err.Error()+"\n")
+		return
 	}
-	for i := range rows {
-		rows[i].ID = []byte(rows[i].Key)
+	rows := []parkedRow{}
+	for _, f := range found {
+		rows = append(rows, parkedRow{Key: f.Key, ID: []byte(f.Key), Delete: f.Mark == mapping.MarkDeleted, Table: f.Table,
+			Code: f.Code, Error: f.Error, Since: f.Since, Tries: f.Tries})
 	}
 	answerJSON(w, rows)
 }
@@ -234,20 +235,22 @@ func (s *Server) parked(w http.ResponseWriter, r *http.Request) {
 func (s *Server) mayAct() bool { return s.o.Config.Token != "" || s.o.Config.local() }
 
 // act serves what is done about a parked row, the key of which is in the body: {"id": "<base64>"}.
-func (s *Server) act(do func(p Parked, ctx context.Context, key string) error) http.HandlerFunc {
+func (s *Server) act(do func(p Parking, ctx context.Context, keys ...string) (int, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var row struct {
 			ID []byte `json:"id"`
 		}
 		switch err := json.NewDecoder(r.Body).Decode(&row); {
-		case s.o.Parked == nil:
-			say(w, http.StatusNotFound, "this keyrow has no parked rows\n")
 		case !s.mayAct():
 			say(w, http.StatusForbidden, "set admin.token, or listen on 127.0.0.1, to change anything here\n")
 		case err != nil || len(row.ID) == 0:
 			say(w, http.StatusBadRequest, `send {"id": "the key in base64"}`+"\n")
 		default:
-			if err := do(s.o.Parked, r.Context(), string(row.ID)); err != nil {
+			n, err := do(s.o.Parking, r.Context(), string(row.ID))
+			if err == nil && n == 0 {
+				err = errors.New("it is not parked, or is being tried already")
+			}
+			if err != nil {
 				say(w, http.StatusConflict, err.Error()+"\n")
 				return
 			}

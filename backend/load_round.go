@@ -105,13 +105,7 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 	calls := make([]*call, len(loads))
 	asked := make([]*read, len(loads))
 	for i, ld := range loads {
-		key := string(ld.key)
-		sets := l.sets[l.journal.Partition(ld.key)]
-		asked[i] = &read{
-			load:  ld,
-			token: l.newToken(),
-			keys:  []string{key, string(l.journal.AppendAux(nil, ld.key)), sets.dirty, sets.flushing, sets.parked},
-		}
+		asked[i] = &read{load: ld, token: l.newToken(), keys: l.scriptKeys(ld.key)}
 		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.lease.Milliseconds(), look(q.m)}}
 	}
 
@@ -145,6 +139,12 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 		}
 	}
 	return reads
+}
+
+// scriptKeys are the KEYS of the scripts that look at one key.
+func (l *Loader) scriptKeys(key []byte) []string {
+	sets := l.sets[l.journal.Partition(key)]
+	return []string{string(key), string(l.journal.AppendAux(nil, key)), sets.dirty, sets.flushing, sets.parked}
 }
 
 // fill caches what was read and answers it; the keys without a lease are answered with what was read.

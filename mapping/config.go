@@ -125,9 +125,6 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 	oneOf(report, "write", c.Write, []string{"behind", "deny"}, []string{"through", "cache"})
 	oneOf(report, "on_absent", c.OnAbsent, []string{"behind"}, []string{"through"})
 	oneOf(report, "delete", c.Delete, []string{"cache", "row"}, nil)
-	if (c.Value == "hash" || c.Value == "string") && c.Write == "behind" {
-		report("write", `rows of value = %q can only be read so far; set write = "deny"`, c.Value)
-	}
 	if c.Delete == "row" && c.Write == "deny" {
 		report("delete", `"row" deletes rows, which write = "deny" forbids; remove one of them`)
 	}

@@ -22,7 +22,6 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Table = "" }, `mapping "user": table: missing`},
 		{func(c *Config) { c.Table = "a.b.c" }, `mapping "user": table: "a.b.c" is neither`},
 		{func(c *Config) { c.Table = "a." }, `mapping "user": table: "a." is neither`},
-		{func(c *Config) { c.Value = "hash" }, `mapping "user": write: rows of value = "hash" can only be read so far; set write = "deny"`},
 		{func(c *Config) { c.Value, c.Write = "string", "deny" }, `mapping "user": column: missing; name the one column`},
 		{func(c *Config) { single(c); c.Columns = []string{"a"} }, `mapping "user": columns: value = "string" has one column and no fields`},
 		{func(c *Config) { c.Value = "xml" }, `mapping "user": value: "xml" is unknown; use json or hash or string`},

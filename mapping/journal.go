@@ -24,7 +24,8 @@ const (
 //	<prefix>:{<p>}:parked    hash    key -> why its row could not be written, as JSON
 //	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict
 //	<prefix>:{<p>}:fence     string  names the newest owner of the partition, the only one that may sweep and settle
-//	<prefix>:meta            hash    "format" and "partitions" of everything above
+//	<prefix>:meta            hash    "format" and "partitions" of everything above; "epoch", a random name that it keeps
+//	                                 until Redis loses its data; "settled", the number of marks that were worked off
 //
 // p is the partition of a key, from 0 to Partitions-1. All marks of one key are in one partition, so one owner
 // flushes them and their order is kept.

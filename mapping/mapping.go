@@ -3,8 +3,8 @@
 // A [Config] is one [[mapping]] of the configuration, a [QueryConfig] one [[query]], both checked by [Validate]; a
 // [Schema] is what the database says of their tables. [NewSet] holds the one against the other and makes a [Set], which
 // finds the [Mapping] of a key. A
-// Mapping turns rows into images ([Mapping.Values]) and images into rows ([Mapping.RowOf]); of kind JSON, also values
-// of clients into images ([Mapping.Canonical]).
+// Mapping turns rows into images ([Mapping.Values]) and images into rows ([Mapping.RowOf]), and what clients write into
+// images ([Mapping.Canonical]) and fields of them ([Mapping.Fields]).
 //
 // The image of a row of kind JSON is an object without spaces, its fields in the order of the columns: the very same
 // bytes whether it was made of a client's value or of the row. In hashes and strings the values stand as plain text,
@@ -43,6 +43,7 @@ type Mapping struct {
 	names         []string
 	selectList    string
 	updateFirst   bool
+	partial       bool
 	unpredictable bool
 	statement     *statement // of a query
 
@@ -77,6 +78,10 @@ func (m *Mapping) SelectList() string { return m.selectList }
 // than one unique index, or a key column's collation calls different values equal. Write such a row with an UPDATE
 // that compares the key byte for byte, and with an INSERT if there is none.
 func (m *Mapping) UpdateFirst() bool { return m.updateFirst }
+
+// Partial reports whether a row that is not there cannot be made of an image, since the table has NOT NULL columns
+// without default besides. MySQL refuses an INSERT of it even where it would become an UPDATE.
+func (m *Mapping) Partial() bool { return m.partial }
 
 // Predictable reports whether MySQL stores exactly what an image says, given the image's [Mapping.Row]. It does not
 // where a default that is an expression has to be evaluated, or where a trigger, a native JSON column or a type of

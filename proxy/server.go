@@ -63,9 +63,13 @@ type Options struct {
 	Journal  mapping.Journal
 	Loader   Loader
 	Gate     Gate
+	Parking  Parking
+	Drainer  Drainer
 	Log      zerolog.Logger
 	// Report adds the lines of KEYROW INFO that others know of; optional.
 	Report func(line func(name string, n int64))
+	// JournalReport makes the lines of KEYROW JOURNAL; optional.
+	JournalReport func(line func(name string, n int64))
 	// Timed is told how long a command took, at most a thousand times a second for each lane: Redis and the way there,
 	// and keyrow itself. It must not block; optional.
 	Timed func(upstream, own time.Duration)
@@ -83,12 +87,17 @@ type Server struct {
 	journal  mapping.Journal
 	loader   Loader
 	gate     Gate
+	parking  Parking
+	drainer  Drainer
 	log      zerolog.Logger
 	report   func(line func(name string, n int64))
-	at       func(point string)
-	hooked   bool // at may wait
-	stats    Stats
-	tally    tally // of sessions that are not on a loop
+
+	journalReport func(line func(name string, n int64))
+
+	at     func(point string)
+	hooked bool // at may wait
+	stats  Stats
+	tally  tally // of sessions that are not on a loop
 
 	listeners []*listener
 	tls       *tls.Config // of the listeners for TLS
@@ -114,6 +123,7 @@ func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
 		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
@@ -127,6 +137,9 @@ func New(o Options) *Server {
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
+	}
+	if s.journalReport == nil {
+		s.journalReport = func(func(string, int64)) {}
 	}
 	if s.hooked = s.at != nil; !s.hooked {
 		s.at = func(string) {}

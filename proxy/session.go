@@ -340,7 +340,7 @@ func (s *session) mapped(key []byte) *mapping.Mapping {
 	}
 	m := s.srv.maps.Load().Match(key)
 	if m != nil {
-		s.counting.now.outcome = outcomeRow
+		s.counting.now.fate = fateRow
 	}
 	return m
 }
@@ -401,7 +401,7 @@ func (s *session) settle() {
 
 // answer gives a reply of keyrow's own its place behind everything that was asked before.
 func (s *session) answer(b []byte) {
-	s.counting.now.outcome = outcomeAnswered
+	s.counting.now.fate = fateAnswered
 	s.settle()
 	s.deliver(b, 0)
 }
@@ -410,7 +410,7 @@ func (s *session) answer(b []byte) {
 func (s *session) refuse(err error) {
 	s.scratch = appendError(s.scratch[:0], err)
 	s.answer(s.scratch)
-	s.counting.now.outcome = outcomeRefused
+	s.counting.now.fate = fateRefused
 }
 
 // deliverErrors answers n commands with err.

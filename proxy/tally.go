@@ -21,23 +21,23 @@ func groupOf(categories map[string]bool) group {
 	return groupOther
 }
 
-// outcome is what became of a command as far as is known once it was dispatched; the reply may still be an error.
-type outcome uint8
+// fate is what became of a command as far as is known once it was dispatched; the reply may still be an error.
+type fate uint8
 
 const (
-	outcomePassed   outcome = iota // it went to Redis as it came
-	outcomeRow                     // it named the key of a row or of a query's result
-	outcomeAnswered                // keyrow answered it
-	outcomeRefused                 // keyrow answered it with an error
-	outcomes
+	fatePassed   fate = iota // it went to Redis as it came
+	fateRow                  // it named the key of a row or of a query's result
+	fateAnswered             // keyrow answered it
+	fateRefused              // keyrow answered it with an error
+	fates
 )
 
-// Outcomes are the names of the outcomes.
-var Outcomes = [outcomes]string{"passed", "row", "answered", "refused"}
+// Outcomes are the names of what became of commands.
+var Outcomes = [fates]string{"passed", "row", "answered", "refused"}
 
 // tally counts commands. Each loop has one, so that loops take no cache lines from each other.
 type tally struct {
-	commands [len(Groups)][outcomes]atomic.Int64
+	commands [len(Groups)][fates]atomic.Int64
 	_        [64]byte
 }
 
@@ -49,8 +49,8 @@ type counting struct {
 }
 
 type kind struct {
-	group   group
-	outcome outcome
+	group group
+	fate  fate
 }
 
 // count counts the command that was dispatched.
@@ -73,6 +73,6 @@ func (s *session) fold() {
 	if s.point != nil {
 		t = &s.point.loop.tally
 	}
-	t.commands[c.kind.group][c.kind.outcome].Add(c.n)
+	t.commands[c.kind.group][c.kind.fate].Add(c.n)
 	c.n = 0
 }

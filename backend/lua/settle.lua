@@ -1,7 +1,7 @@
 -- settle takes the marks of keys that are done out of flushing, and gives the keys that were not written again
 -- meanwhile their residency.
 --
--- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked
+-- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked, 6 meta, where the marks removed are counted
 -- ARGV 1 token, 2 what the name of an aux key has before the key, then two per key: key, residency
 --   residency  > 0 the row is written, the image stays for so many milliseconds
 --              0   the row is written, the image stays
@@ -47,4 +47,5 @@ for i = 3, #ARGV, 2 do
     end
   end
 end
+redis.call('HINCRBY', KEYS[6], 'settled', removed)
 return removed
