@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -144,6 +145,13 @@ func (r *checked) add(f finding) {
 }
 
 var errWouldNotStart = errors.New("keyrow would not start with this configuration")
+
+func writeJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
 
 // The colours of a terminal, by their numbers.
 const (

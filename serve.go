@@ -182,7 +182,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		Upstream: proxy.Upstream{
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
-		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Gate: journal,
+		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Gate: journal,
 		Parking: journal, Drainer: flusher,
 		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Timed: metrics.Timed, Hook: hook,
 	})

@@ -36,23 +36,23 @@ type Journal struct {
 	parked  atomic.Int64
 	oldest  atomic.Int64 // Unix milliseconds of the oldest mark, 0: none
 	refusal atomic.Pointer[Error]
-	rate    settleRate
+	rate    speed
 	epoch   string       // of the meta hash, when it was last seen; who counts has it
 	losses  atomic.Int64 // how often Redis came back without it
 }
 
-// settleRate is how many marks a second all processes work off, over a second or so.
-type settleRate struct {
+// speed is how many marks a second all processes work off, over a second or so.
+type speed struct {
 	perSecond atomic.Int64
 	since     time.Time
 	settled   int64 // at that time
 }
 
-// rateOver is how long a rate is measured at least.
+// rateOver is how long a speed is measured at least.
 const rateOver = time.Second
 
 // count takes in how many marks there have been settled by now.
-func (r *settleRate) count(settled int64) {
+func (r *speed) count(settled int64) {
 	now := time.Now()
 	took := now.Sub(r.since)
 	if took < rateOver {

@@ -210,6 +210,33 @@ func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, er
 	return true
 }
 
+// Integer runs a script as keyrow itself and calls done once, from another goroutine, with the integer that it returned
+// or with an error that says what a client is told.
+func (l *Loader) Integer(script string, keys, args []string, done func(n int64, err error)) {
+	l.mu.Lock()
+	closed := l.closed
+	if !closed {
+		l.wg.Add(1)
+	}
+	l.mu.Unlock()
+	if closed {
+		go done(0, errClosed)
+		return
+	}
+	argv := make([]any, len(args))
+	for i, a := range args {
+		argv[i] = a
+	}
+	go func() {
+		defer l.wg.Done()
+		n, err := redis.NewScript(script).Run(l.ctx, l.rdb, keys, argv...).Int64()
+		if err != nil {
+			err = fromRedis(err, "nothing was read")
+		}
+		done(n, err)
+	}()
+}
+
 // Close ends the rounds under way and waits for them. Who still waits for a key gets an error.
 func (l *Loader) Close() {
 	l.mu.Lock()

@@ -22,7 +22,7 @@ const (
 //	<prefix>:{<p>}:dirty     zset    marks, scored with the milliseconds (Unix) at which a key was first marked
 //	<prefix>:{<p>}:flushing  zset    the marks of the sweep that is being flushed
 //	<prefix>:{<p>}:parked    hash    key -> why its row could not be written, as JSON
-//	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict
+//	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict; never: none
 //	<prefix>:{<p>}:fence     string  names the newest owner of the partition, the only one that may sweep and settle
 //	<prefix>:meta            hash    "format" and "partitions" of everything above; "epoch", a random name that it keeps
 //	                                 until Redis loses its data; "settled", the number of marks that were worked off

@@ -115,7 +115,7 @@ func (m *Mapping) Refusal(key []byte) error {
 // bind cuts key into the texts of the key columns and checks them.
 func (m *Mapping) bind(texts *[maxVariables][]byte, key []byte) error {
 	if !m.pattern.split(texts, key) {
-		return fmt.Errorf("the key %s cannot be cut into the values of %q in one way", quote(key), m.Pattern)
+		return fmt.Errorf("the key %s is none of %q", quote(key), m.Pattern)
 	}
 	for i, c := range m.keys {
 		if err := c.keys.check(texts[i]); err != nil {

@@ -27,6 +27,12 @@ type Loader interface {
 	Load(m *mapping.Mapping, key []byte, done func(image []byte, err error))
 }
 
+// Control runs scripts as keyrow itself, for what a client may know and has not the rights to find out.
+type Control interface {
+	// Integer calls done exactly once, from any goroutine, with the integer that the script returned.
+	Integer(script string, keys, args []string, done func(n int64, err error))
+}
+
 // Gate says whether the journal takes more marks.
 type Gate interface {
 	// Admit returns nil, or why no further write may be logged now.
@@ -62,6 +68,7 @@ type Options struct {
 	Mappings *mapping.Set
 	Journal  mapping.Journal
 	Loader   Loader
+	Control  Control
 	Gate     Gate
 	Parking  Parking
 	Drainer  Drainer
@@ -86,6 +93,7 @@ type Server struct {
 	maps     atomic.Pointer[mapping.Set]
 	journal  mapping.Journal
 	loader   Loader
+	control  Control
 	gate     Gate
 	parking  Parking
 	drainer  Drainer
@@ -122,7 +130,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
-		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		journal: o.Journal, loader: o.Loader, control: o.Control, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),

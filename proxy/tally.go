@@ -76,3 +76,11 @@ func (s *session) fold() {
 	t.commands[c.kind.group][c.kind.fate].Add(c.n)
 	c.n = 0
 }
+
+// wrote counts writes of rows that were acknowledged, and the marks that they added to the journal: fewer if some of the
+// keys had been marked before.
+func (s *Server) wrote(rows, marks int) {
+	s.gate.Marked(marks)
+	s.stats.Writes.Add(int64(rows))
+	s.stats.Coalesced.Add(int64(max(0, rows-marks)))
+}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 
 	"github.com/tidwall/redcon"
@@ -41,6 +42,10 @@ func (s *session) view(c *command, req request) bool {
 		return true
 	}
 	v.s, v.atomic = s, s.atomic()
+	v.ttl = ""
+	if k := v.keys[0]; slices.Contains(ttls, c.name) && !k.m.Deny {
+		v.ttl = c.name
+	}
 	v.command = append(v.command[:0], req.raw...)
 	s.reads.Add(1)
 	if c.telling && len(v.keys) == 1 {
@@ -88,6 +93,7 @@ type view struct {
 	at      int // the reply that comes next
 	replies int // how many come
 	denied  bool
+	ttl     string // the command, if what it tells of the key may not be what it was promised
 	answer  []byte // the reply to the command
 	hole    *hole  // nil: nothing was held yet
 	lane    *lane
@@ -146,6 +152,10 @@ func (v *view) reply(l *lane, b []byte) {
 	v.lane = l
 	switch v.step {
 	case viewFirst:
+		if v.ttl != "" && string(b) == endless {
+			v.promised()
+			return
+		}
 		if saysNothing(b) {
 			v.hold()
 			v.again(v.encode)
@@ -216,6 +226,8 @@ func (v *view) checked() {
 		}
 	}
 	switch {
+	case missing == 0 && v.ttl != "" && string(v.answer) == endless:
+		v.promised()
 	case missing == 0, v.answer[0] == '-' && !queued && v.refused():
 		v.end(v.answer)
 	case v.tries == maxViews:
@@ -223,6 +235,27 @@ func (v *view) checked() {
 	default:
 		v.load(missing)
 	}
+}
+
+// ttls are the commands that tell how long a key stays.
+var ttls = []string{"TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"}
+
+// endless is what they answer about a key without a TTL.
+const endless = ":-1\r\n"
+
+// promised answers with how long a key is to stay that may have no TTL only because it is not in MySQL yet.
+func (v *view) promised() {
+	v.hold()
+	j := v.s.srv.journal
+	key := v.key(0)
+	v.s.srv.control.Integer(string(ttlScript), []string{string(key), string(j.AppendExpire(nil, j.Partition(key)))},
+		[]string{v.ttl}, func(n int64, err error) {
+			if err != nil {
+				v.end(appendError(nil, err))
+				return
+			}
+			v.end(redcon.AppendInt(nil, n))
+		})
 }
 
 // refused reports whether the answer is an error for another reason than that the key is not there.

@@ -30,17 +30,18 @@ for i = 3, #ARGV, 2 do
     local deadline = redis.call('HGET', KEYS[4], key)
     if deadline then
       redis.call('HDEL', KEYS[4], key)
-      deadline = tonumber(deadline)
     end
     if residency == -1 then
       drop(key)
     elseif residency == -2 then
       -- no image to give a residency
+    elseif deadline == 'never' then
+      redis.call('PERSIST', key)
     elseif deadline then
-      if deadline <= now then
+      if tonumber(deadline) <= now then
         drop(key)
       else
-        redis.call('PEXPIREAT', key, string.format('%.0f', deadline))
+        redis.call('PEXPIREAT', key, deadline)
       end
     elseif residency > 0 then
       redis.call('PEXPIRE', key, ARGV[i + 1])
