@@ -159,7 +159,7 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 	p := &st.proxy
 	for g, name := range proxy.Groups {
 		for o, outcome := range proxy.Outcomes {
-			if n := p.Commands[g][o]; n > 0 || proxy.Outcomes[o] == "passed" {
+			if n := p.Commands[g][o]; n > 0 || outcome == "passed" {
 				counter(descCommands, n, name, outcome)
 			}
 		}
