@@ -25,6 +25,11 @@ type Loader interface {
 	// which goes to the client as it is if it has a method RESP() string. Unless the mapping's kind is a text, the image
 	// is in Redis then, and what done is given is empty. key is not kept.
 	Load(m *mapping.Mapping, key []byte, done func(image []byte, err error))
+	// Bypass is Load without Redis, while that cannot be reached; done gets the values of the image, as mapping.Kind has
+	// them.
+	Bypass(m *mapping.Mapping, key []byte, done func(values [][]byte, err error))
+	// Hit is told of reads that Redis could answer, if m.EarlyRefresh is not 0. It must not wait, nor keep key.
+	Hit(m *mapping.Mapping, key []byte)
 }
 
 // Control runs scripts as keyrow itself, for what a client may know and has not the rights to find out.
@@ -138,7 +143,8 @@ func New(o Options) *Server {
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)
-	s.upstream.dismissed, s.upstream.stats, s.upstream.timed = s.dismissed, &s.stats, o.Timed
+	s.upstream.dismissed, s.upstream.bypassable = s.dismissed, s.bypassable
+	s.upstream.stats, s.upstream.timed = &s.stats, o.Timed
 	if s.upstream.timed == nil {
 		s.upstream.timed = func(time.Duration, time.Duration) {}
 	}

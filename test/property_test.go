@@ -238,8 +238,8 @@ func (m *madeUp) config() string {
 		for i, c := range m.keys {
 			pattern += "{" + c.name + "}" + strings.NewReplacer("{", "{{", "}", "}}").Replace(m.literals[i])
 		}
-		fmt.Fprintf(&b, "[[mapping]]\nname = %q\nkey = %s\ntable = %q\nvalue = %q\nwrite = %q\nnegative_ttl = \"0\"\n",
-			k.value+m.name, tomlString(pattern), m.name, k.value, k.write)
+		fmt.Fprintf(&b, "[[mapping]]\nname = %q\nkey = %s\ntable = %q\nvalue = %q\nnegative_ttl = \"0\"\n",
+			k.value+m.name, tomlString(pattern), m.name, k.value)
 		if k.value == "string" {
 			fmt.Fprintf(&b, "column = %s\n", tomlString(m.shown.name))
 		} else {
