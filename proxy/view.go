@@ -229,7 +229,7 @@ func (v *view) checked() {
 		case v.tries > 0:
 		case gone:
 			k.m.Counts.Misses.Add(1)
-		default:
+		case k.there:
 			v.s.srv.hit(k.m, v.key(i))
 		}
 	}
