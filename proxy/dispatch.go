@@ -91,10 +91,9 @@ func (t *Commands) install() {
 		c := t.row(name)
 		c.handle, c.queued = h.handle, h.queued
 	}
-	// Scripts may write what they are given as keys, whatever their flags say.
-	for _, name := range []string{"eval", "evalsha", "fcall"} {
+	for _, name := range scripts {
 		if c := t.byName[name]; c != nil {
-			c.writes = true
+			c.writes, c.handle, c.queued, c.forRows = true, (*session).script, (*session).queueScript, true
 		}
 	}
 	for name := range changes {

@@ -16,7 +16,7 @@ import (
 // out of its reply.
 type tx struct {
 	opened  atomic.Bool // Redis answered OK to MULTI; the lane's reader sets it
-	written []blindKey  // keys of rows that are SET
+	written []blindKey  // keys of rows that are SET, or given to a script
 	failed  error       // why EXEC must fail although Redis queued everything
 	queued  int         // commands queued so far
 	db      int         // the database selected at this place of the transaction, if all goes well
@@ -39,6 +39,7 @@ func (t *tx) tap(see func(reply []byte) []byte) { t.taps = append(t.taps, tap{t.
 type blindKey struct {
 	key      []byte
 	deadline int64
+	sign     byte // of its mark
 }
 
 var errExecAbort = redisReply("EXECABORT Transaction discarded because of previous errors.")
@@ -242,6 +243,10 @@ func (s *session) queueSet(c *command, req request) {
 	if m != nil && s.loggedIn("writing a row") {
 		return
 	}
+	if own, is := err.(redisReply); is {
+		s.queueMistake(c, set.key, own)
+		return
+	}
 	if err == nil {
 		err = s.writable(m, set.key)
 	}
@@ -253,9 +258,26 @@ func (s *session) queueSet(c *command, req request) {
 		s.abort(err)
 		return
 	}
-	s.pin.tx.written = append(s.pin.tx.written, blindKey{bytes.Clone(set.key), set.deadline})
+	s.pin.tx.written = append(s.pin.tx.written, blindKey{bytes.Clone(set.key), set.deadline, mapping.MarkWritten})
 	wire := appendCommand(nil, []byte("SET"), set.key, image)
 	s.forward(request{raw: wire, args: req.args, made: true})
+}
+
+// queueMistake queues what Redis answers with err in EXEC, in place of a SET, SETEX or PSETEX that is wrong for keyrow: a
+// newer Redis may find nothing wrong with that.
+func (s *session) queueMistake(c *command, key []byte, err redisReply) {
+	name, amount, value := []byte(c.name), []byte{'0'}, []byte{}
+	if err == errInteger {
+		amount = []byte{'x'}
+	}
+	args := [][]byte{name, key, amount, value}
+	switch {
+	case err == errSyntax:
+		args = [][]byte{name, key, value, []byte("NX"), []byte("XX")}
+	case c.name == "SET":
+		args = [][]byte{name, key, value, []byte("EX"), amount}
+	}
+	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
 }
 
 // queueMset queues MSET, with images in place of the values of mapped keys.
@@ -283,7 +305,7 @@ func (s *session) queueMset(_ *command, req request) {
 				s.abort(err)
 				return
 			}
-			written = append(written, blindKey{bytes.Clone(args[i]), 0})
+			written = append(written, blindKey{bytes.Clone(args[i]), 0, mapping.MarkWritten})
 		}
 	}
 	if len(written) > 0 && s.loggedIn("writing a row") {
@@ -511,12 +533,16 @@ func (e *executed) marks(w []byte, written []blindKey, now int64) []byte {
 			w = appendBulkInt(w, k.deadline)
 			e.extra++
 		}
+		if k.sign == mapping.MarkMaybe {
+			w = appendCommand(w, []byte("PERSIST"), k.key)
+			e.extra++
+		}
 		w = redcon.AppendArray(w, 5)
 		w = append(w, "$4\r\nZADD\r\n"...)
 		w = redcon.AppendBulk(w, j.AppendDirty(name[:0], p))
 		w = append(w, "$2\r\nNX\r\n"...)
 		w = appendBulkInt(w, now)
-		w = redcon.AppendBulk(w, append([]byte{mapping.MarkWritten}, k.key...))
+		w = redcon.AppendBulk(w, append([]byte{k.sign}, k.key...))
 		e.zadds = append(e.zadds, e.extra)
 		e.extra++
 	}
@@ -544,24 +570,32 @@ func (e *executed) reply(_ *lane, b []byte) {
 	for _, t := range e.taps {
 		elems[t.at] = t.see(elems[t.at])
 	}
-	marked := 0
-	for _, at := range e.zadds {
-		elem := elems[theirs+at]
-		n, isInt := parseInt(bytes.TrimRight(elem[1:], "\r\n"))
-		if elem[0] != ':' || !isInt {
-			e.lost(refused("the transaction was run, but what it wrote could not be marked for mysql: " +
-				strconv.Quote(string(elem)) + "; repair the journal's keys and write it again"))
-			return
-		}
-		marked += int(n)
+	if err := e.count(elems[theirs:]); err != nil {
+		e.lost(err)
+		return
 	}
-	e.s.srv.gate.Marked(marked)
-	e.s.srv.stats.Writes.Add(int64(len(e.zadds)))
 	out := redcon.AppendArray(nil, theirs)
 	for _, elem := range elems[:theirs] {
 		out = append(out, elem...)
 	}
 	e.s.deliver(out, 1)
+}
+
+// count takes the replies to the journal's commands.
+func (e *executed) count(elems [][]byte) error {
+	marked := 0
+	for _, at := range e.zadds {
+		elem := elems[at]
+		n, isInt := parseInt(bytes.TrimRight(elem[1:], "\r\n"))
+		if elem[0] != ':' || !isInt {
+			return refused("the transaction was run, but what it wrote could not be marked for mysql: " +
+				strconv.Quote(string(elem)) + "; repair the journal's keys and write it again")
+		}
+		marked += int(n)
+	}
+	e.s.srv.gate.Marked(marked)
+	e.s.srv.stats.Writes.Add(int64(len(e.zadds)))
+	return nil
 }
 
 func (e *executed) lost(err error) { e.s.deliverErrors(err, 1) }
