@@ -18,6 +18,7 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"setex":  {(*session).set, (*session).queueSet},
 	"psetex": {(*session).set, (*session).queueSet},
 	"mset":   {(*session).mset, (*session).queueMset},
+	"msetnx": {(*session).msetnx, (*session).queueMsetnx},
 	"del":    {(*session).del, (*session).queueDel},
 	"unlink": {(*session).del, (*session).queueDel},
 

@@ -150,6 +150,31 @@ func TestWriteHashesAndStrings(t *testing.T) {
 	}
 }
 
+// MSETNX writes all rows or none, whether they are in Redis or only in MySQL.
+func TestMsetnxOfRows(t *testing.T) {
+	t.Parallel()
+	s := openChanges(t, harness.Options{})
+	s.sql("INSERT INTO things (id, name) VALUES (1, 'Ada')")
+	s.want("0", "MSETNX", "n:2", "2", "name:1", "x", "plain", "x")
+	s.want("0", "EXISTS", "plain", "n:2")
+	s.want("1", "MSETNX", "n:2", "2", "name:2", "Bo", "data:2", "x", "plain", "x")
+	s.want("0", "MSETNX", "n:3", "3", "plain", "x")
+	s.want("1", "DEL", "n:2")
+	s.want("1", "MSETNX", "n:2", "22")
+	p := dial(t, s.Addr)
+	p.do("MULTI")
+	p.do("MSETNX", "n:4", "4", "name:1", "x")
+	p.do("MSETNX", "n:4", "5", "more", "x")
+	p.do("GET", "n:4")
+	if got := p.do("EXEC"); got != "*3\r\n:0\r\n:1\r\n$1\r\n5\r\n" {
+		t.Errorf("EXEC is answered %q", got)
+	}
+	s.restChanges()
+	if got := fmt.Sprint(s.table("SELECT id, name, n, data FROM things ORDER BY id")); got != "[[1 Ada NULL NULL] [2 Bo 22 x] [4 NULL 5 NULL]]" {
+		t.Errorf("things are %s", got)
+	}
+}
+
 // Scripts write the rows whose keys they are given: what they make of an image goes to MySQL, and is read again where
 // it is not the form that a row has.
 func TestScriptsWriteRows(t *testing.T) {
