@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"keyrow/test/harness"
@@ -294,4 +295,50 @@ func (s *shop) restChangesBut(parked string) {
 	s.t.Helper()
 	s.Settled(parked)
 	s.Equal(changeRows[:len(changeRows)-1]...)
+}
+
+// Who may not run a command, or not all that it takes, gets Redis's answer, and changes nothing; nor does a command that
+// Redis has no memory for.
+func TestChangesAndRights(t *testing.T) {
+	t.Parallel()
+	s := openChanges(t, harness.Options{})
+	s.sql("INSERT INTO things (id, name, n) VALUES (1, 'Ada', 5)")
+	for user, rights := range map[string]string{
+		"noincr": "~* +@all -incr -hset -msetnx -eval -evalsha", "nojournal": "~n:* ~thing:* +@all", "noscript": "~* +@all -eval -evalsha", "nothing": "~plain +@all",
+	} {
+		s.Redis.Do(append([]any{"ACL", "SETUSER", user, "on", ">x"}, anys(strings.Fields(rights))...)...)
+	}
+	for _, key := range []string{"n:1", "thing:1"} {
+		s.want("1", "EXISTS", key)
+	}
+	s.unchanged("changes by users who may not", func() {
+		for user, want := range map[string]string{
+			"noincr": "-NOPERM this user has no permissions to run the 'incr' command", "nojournal": "-ERR", "noscript": "-NOPERM this user has no permissions to run the 'evalsha' command",
+			"nothing": "-NOPERM this user has no permissions to access one of the keys",
+		} {
+			p := dial(t, s.Addr)
+			p.do("AUTH", user, "x")
+			if got := p.do("INCR", "n:1"); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: INCR is answered %q", user, got)
+			}
+			if got := p.do("HSET", "thing:1", "n", "9"); got[0] != '-' {
+				t.Errorf("%s: HSET is answered %q", user, got)
+			}
+			if got := p.do("EVAL", "return redis.call('INCR', KEYS[1])", "1", "n:1"); got[0] != '-' {
+				t.Errorf("%s: EVAL is answered %q", user, got)
+			}
+		}
+	})
+	s.Redis.Do("CONFIG", "SET", "maxmemory", "1")
+	s.unchanged("changes without memory", func() {
+		for _, args := range [][]any{{"INCR", "n:1"}, {"HSET", "thing:1", "n", 7}, {"APPEND", "name:1", "x"}, {"SET", "n:1", 7, "XX"}, {"MSETNX", "n:9", 1}} {
+			if got := s.show(args...); got[0] != '-' {
+				t.Errorf("%v: %s", args, got)
+			}
+		}
+	})
+	s.Redis.Do("CONFIG", "SET", "maxmemory", "0")
+	s.want("1", "DEL", "thing:1") // the other copy of the row
+	s.want("6", "INCR", "n:1")
+	s.restChanges()
 }
