@@ -62,6 +62,7 @@ type owner struct {
 	waiting  map[string]*waiting // keys tried alone, later
 	ranks    map[*mapping.Mapping]int
 	ranksOf  *mapping.Set
+	loose    map[string][]string // by table: foreign keys in circles, that may be NULL
 	builders map[*mapping.Mapping]*builder
 }
 

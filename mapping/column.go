@@ -62,6 +62,7 @@ type keyCodec struct {
 	spell    func(dst, text []byte) []byte // appends the spelling of MySQL's text; nil: they are the same
 	alphabet string                        // all bytes spellings have; empty: any
 	alias    string                        // how MySQL takes other values for the same one; empty: it does not
+	members  []string                      // ENUM: all values in their order, which is not that of their texts
 }
 
 // codecs makes the codec of each DATA_TYPE: the one place where a new type is added.

@@ -22,9 +22,21 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"del":    {(*session).del, (*session).queueDel},
 	"unlink": {(*session).del, (*session).queueDel},
 
-	"flushall": {(*session).flushing, (*session).flushing},
-	"flushdb":  {(*session).flushing, (*session).flushing},
-	"swapdb":   {(*session).flushing, (*session).flushing},
+	"expire":    {(*session).expire, (*session).queueExpire},
+	"pexpire":   {(*session).expire, (*session).queueExpire},
+	"expireat":  {(*session).expire, (*session).queueExpire},
+	"pexpireat": {(*session).expire, (*session).queueExpire},
+	"persist":   {(*session).expire, (*session).queueExpire},
+	"getex":     {(*session).expire, (*session).queueExpire},
+
+	"ttl":         {nil, (*session).queueTTL},
+	"pttl":        {nil, (*session).queueTTL},
+	"expiretime":  {nil, (*session).queueTTL},
+	"pexpiretime": {nil, (*session).queueTTL},
+
+	"flushall": {(*session).empty, (*session).empty},
+	"flushdb":  {(*session).empty, (*session).empty},
+	"swapdb":   {(*session).empty, (*session).empty},
 
 	"multi":   {(*session).multi, nil},
 	"exec":    {(*session).exec, (*session).exec},
@@ -391,21 +403,4 @@ func (c *call) reply(_ *lane, b []byte) {
 func (c *call) lost(err error) {
 	c.err = err
 	close(c.done)
-}
-
-// flushing guards what would drop written rows that are not in MySQL yet.
-func (s *session) flushing(c *command, req request) {
-	behind := false
-	for _, m := range s.srv.maps.Load().All() {
-		behind = behind || !m.Deny
-	}
-	if !behind || c.name == "FLUSHDB" && !s.here() {
-		s.forward(req)
-		return
-	}
-	if s.pinned() && s.pin.tx != nil {
-		s.pin.tx.failed = errExecAbort
-	}
-	s.refuseKnown(refused(c.name + " would drop rows that were written but are not in mysql yet; delete keys by name, " +
-		"or run it on redis directly once KEYROW INFO says pending:0; nothing was changed"))
 }

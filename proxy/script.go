@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/tidwall/redcon"
@@ -34,14 +35,10 @@ func (s *session) script(c *command, req request) {
 	case !s.transactional() || !s.bring(keys):
 		return
 	}
-	o := &scripted{executed: executed{s: s}}
+	o := &scripted{s: s, keys: len(keys)}
 	send := func() {
-		s.batch.append(func(w []byte) []byte {
-			w = append(append(w, "*1\r\n$5\r\nMULTI\r\n"...), req.raw...)
-			w = o.marks(w, keys, time.Now().UnixMilli())
-			return append(w, "*1\r\n$4\r\nEXEC\r\n"...)
-		})
-		s.expect(entry{s: s, op: o, n: o.extra + 3}, 1)
+		s.batch.append(func(w []byte) []byte { return o.encode(w, req.raw, keys, time.Now().UnixMilli()) })
+		s.expect(entry{s: s, op: o, n: o.replies()}, 1)
 	}
 	s.settle()
 	if !s.pinned() {
@@ -120,20 +117,36 @@ func (s *session) queueScript(c *command, req request) {
 		s.abort(err)
 		return
 	}
-	s.pin.tx.written = append(s.pin.tx.written, keys...)
 	s.forward(req)
+	s.queueMarks(keys...)
 }
 
 // scripted takes the replies to the transaction of a script.
 type scripted struct {
-	executed
+	s      *session
+	keys   int
+	at     int
 	failed []byte // what was not queued
 	bare   bool   // that was MULTI: the user's rights were changed just now
 }
 
+// replies is how many come: to MULTI, the script, three commands for each key, and EXEC.
+func (o *scripted) replies() int { return 3 + 3*o.keys }
+
+func (o *scripted) encode(w, command []byte, keys []blindKey, now int64) []byte {
+	j := o.s.srv.journal
+	w = append(append(w, "*1\r\n$5\r\nMULTI\r\n"...), command...)
+	for _, k := range keys {
+		w = appendCommand(w, []byte("DEL"), j.AppendAux(nil, k.key))
+		w = appendCommand(w, []byte("PERSIST"), k.key)
+		w = appendCommand(w, []byte("ZADD"), j.AppendDirty(nil, j.Partition(k.key)), []byte("NX"),
+			strconv.AppendInt(nil, now, 10), append([]byte{k.sign}, k.key...))
+	}
+	return append(w, "*1\r\n$4\r\nEXEC\r\n"...)
+}
+
 func (o *scripted) reply(l *lane, b []byte) {
-	o.at++
-	if o.at <= o.extra+2 {
+	if o.at++; o.at < o.replies() {
 		if b[0] == '-' && o.failed == nil {
 			o.failed = bytes.Clone(b)
 			o.bare = o.at == 1
@@ -150,13 +163,28 @@ func (o *scripted) reply(l *lane, b []byte) {
 		o.s.deliver(o.failed, 1)
 	case b[0] == '-':
 		o.s.deliver(b, 1)
-	case !ok || len(elems) != 1+o.extra:
+	case !ok || len(elems) != 1+3*o.keys:
 		o.lost(upstreamError(fmt.Sprintf("redis answered EXEC with %.64q, so it is unknown whether the script was run", b)))
 	default:
-		if err := o.count(elems[1:]); err != nil {
-			o.lost(err)
-			return
-		}
-		o.s.deliver(elems[0], 1)
+		o.marked(elems)
 	}
 }
+
+// marked takes the replies of EXEC.
+func (o *scripted) marked(elems [][]byte) {
+	marked := 0
+	for at := 3; at < len(elems); at += 3 {
+		n, isInt := parseInt(bytes.TrimRight(elems[at][1:], "\r\n"))
+		if elems[at][0] != ':' || !isInt {
+			o.lost(refused(fmt.Sprintf("the script was run, but its keys could not be marked for mysql: %.200q; "+
+				"repair the journal's keys and run it again", elems[at])))
+			return
+		}
+		marked += int(n)
+	}
+	o.s.srv.gate.Marked(marked)
+	o.s.srv.stats.Writes.Add(int64(o.keys))
+	o.s.deliver(elems[0], 1)
+}
+
+func (o *scripted) lost(err error) { o.s.deliverErrors(err, 1) }

@@ -160,8 +160,9 @@ func TestMsetnxOfRows(t *testing.T) {
 	s.want("0", "EXISTS", "plain", "n:2")
 	s.want("1", "MSETNX", "n:2", "2", "name:2", "Bo", "data:2", "x", "plain", "x")
 	s.want("0", "MSETNX", "n:3", "3", "plain", "x")
-	s.want("1", "DEL", "n:2")
-	s.want("1", "MSETNX", "n:2", "22")
+	s.want("1", "MSETNX", "n:7", "7")
+	s.want("1", "DEL", "n:7")
+	s.want("1", "MSETNX", "n:7", "77")
 	p := dial(t, s.Addr)
 	p.do("MULTI")
 	p.do("MSETNX", "n:4", "4", "name:1", "x")
@@ -171,7 +172,7 @@ func TestMsetnxOfRows(t *testing.T) {
 		t.Errorf("EXEC is answered %q", got)
 	}
 	s.restChanges()
-	if got := fmt.Sprint(s.table("SELECT id, name, n, data FROM things ORDER BY id")); got != "[[1 Ada NULL NULL] [2 Bo 22 x] [4 NULL 5 NULL]]" {
+	if got := fmt.Sprint(s.table("SELECT id, name, n, data FROM things ORDER BY id")); got != "[[1 Ada NULL NULL] [2 Bo 2 x] [4 NULL 5 NULL] [7 NULL 77 NULL]]" {
 		t.Errorf("things are %s", got)
 	}
 }

@@ -35,7 +35,7 @@ for i, key in ipairs(KEYS) do
   if redis.call('EXISTS', key) == 1 then
     return {0, 0}
   end
-  if ARGV[1 + 3 * i] ~= '' and ARGV[2 + 3 * i] ~= 'asked' and redis.call('GET', aux(key)) ~= '-' and not deleted(i, key) then
+  if ARGV[1 + 3 * i] ~= '' and ARGV[2 + 3 * i] ~= 'asked' and redis.pcall('GET', aux(key)) ~= '-' and not deleted(i, key) then
     unknown[#unknown + 1] = i
   end
   set[#set + 1] = key
