@@ -451,7 +451,7 @@ func (it *item) residency() string {
 	switch {
 	case it.step == stepSkip:
 		return "-2"
-	case it.step == stepUpsert && !it.m.Predictable(it.row):
+	case it.step == stepUpsert && (!it.m.Predictable(it.row) || it.flags&markedMaybe != 0 && !it.m.Exact([]byte(it.key), it.image)):
 		return "-1"
 	case it.m.TTL > 0:
 		return strconv.FormatInt(jittered(it.m.TTL), 10)

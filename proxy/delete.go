@@ -192,7 +192,7 @@ func integers(reply []byte) ([]int64, error) {
 		nums = append(nums, n)
 	}
 	if !ok || len(nums) < 2 {
-		return nil, fmt.Errorf("redis answered a delete with %.64q, so it is unknown whether it was applied", reply)
+		return nil, fmt.Errorf("redis answered a command on rows with %.64q, so it is unknown whether it was applied", reply)
 	}
 	return nums, nil
 }

@@ -18,6 +18,7 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"setex":  {(*session).set, (*session).queueSet},
 	"psetex": {(*session).set, (*session).queueSet},
 	"mset":   {(*session).mset, (*session).queueMset},
+	"msetnx": {(*session).msetnx, (*session).queueMsetnx},
 	"del":    {(*session).del, (*session).queueDel},
 	"unlink": {(*session).del, (*session).queueDel},
 
@@ -103,10 +104,9 @@ func (t *Commands) install() {
 		c := t.row(name)
 		c.handle, c.queued = h.handle, h.queued
 	}
-	// Scripts may write what they are given as keys, whatever their flags say.
-	for _, name := range []string{"eval", "evalsha", "fcall"} {
+	for _, name := range scripts {
 		if c := t.byName[name]; c != nil {
-			c.writes = true
+			c.writes, c.handle, c.queued, c.forRows = true, (*session).script, (*session).queueScript, true
 		}
 	}
 	for name := range changes {
