@@ -406,7 +406,7 @@ func (o *owner) record(ctx context.Context, items []*item, now time.Time) error 
 	for _, it := range items {
 		switch it.end {
 		case endLanded:
-			settle = append(settle, it.key, it.residency())
+			settle = append(settle, it.key, it.residency(), longer(it.m))
 			if it.step != stepSkip {
 				rows++
 			}

@@ -73,7 +73,7 @@ func TestVerify(t *testing.T) {
 		"user:4":    `name: "n4", "` + long + `";`,
 		"user:5":    "the row is gone",
 		"user:7":    "it holds a list, which is not the value of a row",
-		"user:8":    `: "text" (offset 0: want an object), {"id":8,"name":"n8"};`,
+		"user:8":    `: "text" (not JSON: 't' at offset 0; want a JSON object), {"id":8,"name":"n8"};`,
 		"user:9":    `: {"id":9, "name":"n9"}, {"id":9,"name":"n9"};`,
 		"user:10":   `name: absent, "n10";mail: "` + strings.Repeat("é", 49) + `… (2002 bytes), no such column;`,
 		"user:2001": "there is a row, but Redis remembers that there is none",

@@ -328,11 +328,7 @@ func (w *warming) fill(b *warmBatch, reads []*read) (err error) {
 	l, m := w.l, w.o.Mapping
 	calls := make([]*call, len(reads))
 	for i, r := range reads {
-		keys := r.keys
-		if r.aside != "" {
-			keys = append(slices.Clip(keys), r.aside)
-		}
-		calls[i] = &call{keys: keys, args: fillArgs(m, r)}
+		calls[i] = l.fillCall(m, r, false)
 	}
 	pipeline(l.ctx, l.rdb, fillScript, calls)
 	l.hook(HookFilled)

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,8 +136,10 @@ func TestWalkUsesIndex(t *testing.T) {
 	handled := func() (n int) {
 		t.Helper()
 		query(t, conn, "SHOW SESSION STATUS LIKE 'Handler_read%'", func(row [][]byte) {
-			var one int
-			fmt.Sscan(string(row[1]), &one)
+			one, err := strconv.Atoi(string(row[1]))
+			if err != nil {
+				t.Fatal(err)
+			}
 			n += one
 		})
 		return n

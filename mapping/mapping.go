@@ -23,14 +23,18 @@ import (
 // Of a query there are the keys, with [Mapping.Names] and [Mapping.Refusal], and the SELECT, with [Mapping.Statement],
 // [Mapping.StatementArgs] and [Mapping.Result]; what is about a table and its rows is for mappings only.
 type Mapping struct {
-	Name        string
-	Pattern     string
-	Query       bool // it is a query
-	Kind        Kind
-	TTL         time.Duration // how long an image stays; 0: until evicted
-	NegativeTTL time.Duration // how long the absence of a row is remembered; 0: not at all
-	Deny        bool          // writes are refused
-	DeleteRow   bool          // DEL deletes the row
+	Name         string
+	Pattern      string
+	Query        bool // it is a query
+	Kind         Kind
+	TTL          time.Duration // how long an image stays; 0: until evicted
+	NegativeTTL  time.Duration // how long the absence of a row is remembered; 0: not at all
+	Stale        time.Duration // how long after TTL an image may be served while MySQL is down; 0: not at all
+	Bypass       bool          // MySQL answers GET, MGET and HGETALL while Redis cannot be reached
+	EarlyRefresh float64       // beta of the early refresh of images that are read often; 0: there is none
+	MaxSelects   Rate          // SELECTs that read for it; 0: no limit
+	Deny         bool          // writes are refused
+	DeleteRow    bool          // DEL deletes the row
 
 	pattern       *pattern
 	keys          []*column // in pattern order
@@ -114,7 +118,7 @@ func (m *Mapping) Refusal(key []byte) error {
 // bind cuts key into the texts of the key columns and checks them.
 func (m *Mapping) bind(texts *[maxVariables][]byte, key []byte) error {
 	if !m.pattern.split(texts, key) {
-		return fmt.Errorf("the key %s cannot be cut into the values of %q in one way", quote(key), m.Pattern)
+		return fmt.Errorf("the key %s is none of %q", quote(key), m.Pattern)
 	}
 	for i, c := range m.keys {
 		if err := c.keys.check(texts[i]); err != nil {

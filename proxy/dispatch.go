@@ -21,6 +21,18 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"del":    {(*session).del, (*session).queueDel},
 	"unlink": {(*session).del, (*session).queueDel},
 
+	"expire":    {(*session).expire, (*session).queueExpire},
+	"pexpire":   {(*session).expire, (*session).queueExpire},
+	"expireat":  {(*session).expire, (*session).queueExpire},
+	"pexpireat": {(*session).expire, (*session).queueExpire},
+	"persist":   {(*session).expire, (*session).queueExpire},
+	"getex":     {(*session).expire, (*session).queueExpire},
+
+	"ttl":         {nil, (*session).queueTTL},
+	"pttl":        {nil, (*session).queueTTL},
+	"expiretime":  {nil, (*session).queueTTL},
+	"pexpiretime": {nil, (*session).queueTTL},
+
 	"flushall": {(*session).empty, (*session).empty},
 	"flushdb":  {(*session).empty, (*session).empty},
 	"swapdb":   {(*session).empty, (*session).empty},

@@ -133,8 +133,12 @@ func expiry(arg []byte, seconds, relative bool, command string) (int64, error) {
 		}
 		n += now
 	}
-	return n, nil
+	return min(n, maxDeadline), nil
 }
+
+// maxDeadline is the latest deadline that the scripts, whose numbers are doubles, tell from the one before: it is in the
+// year 287396.
+const maxDeadline = 1 << 53
 
 // write adds a blind write to the run of the pipeline at hand.
 func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
@@ -293,8 +297,9 @@ const (
 //	MULTI
 //	SET key image …            every written key, without a TTL
 //	MSET key value …           the unmapped keys of an MSET
-//	HSET <expire> key deadline the residency to arm once the key is flushed
+//	HDEL <expire> key …        a residency asked for earlier; one a partition
 //	ZADD <dirty> NX now +key … one a partition
+//	HSET <expire> key deadline the residency to arm once the key is flushed
 //	DEL a(key) …               every lease and negative entry
 //	EXEC
 //
@@ -331,6 +336,16 @@ func (r *run) add(key, image []byte, deadline int64) {
 func (r *run) key(i int) []byte { return r.data[r.sets[i].key.from:r.sets[i].key.to] }
 
 func (r *run) image(i int) []byte { return r.data[r.sets[i].image.from:r.sets[i].image.to] }
+
+// overwritten reports whether a later write of the run is of the same key.
+func (r *run) overwritten(i int) bool {
+	for later := i + 1; later < len(r.sets); later++ {
+		if bytes.Equal(r.key(later), r.key(i)) {
+			return true
+		}
+	}
+	return false
+}
 
 // replies is how many replies the client gets for the run.
 func (r *run) replies() int {
@@ -385,25 +400,29 @@ func (r *run) encode(w []byte, now int64) []byte {
 		commands++
 	}
 	var name [128]byte
-	for i, set := range r.sets {
-		if set.deadline == 0 {
-			continue
-		}
-		w = append(w, "*4\r\n$4\r\nHSET\r\n"...)
-		w = redcon.AppendBulk(w, j.AppendExpire(name[:0], j.Partition(r.key(i))))
-		w = redcon.AppendBulk(w, r.key(i))
-		w = appendBulkInt(w, set.deadline)
-		commands++
-	}
 	for p := range j.Partitions {
-		n := 0
+		n, without := 0, 0
 		for i := range r.sets {
 			if j.Partition(r.key(i)) == p {
 				n++
+				if r.sets[i].deadline == 0 {
+					without++
+				}
 			}
 		}
 		if n == 0 {
 			continue
+		}
+		if without > 0 {
+			w = redcon.AppendArray(w, 2+without)
+			w = append(w, "$4\r\nHDEL\r\n"...)
+			w = redcon.AppendBulk(w, j.AppendExpire(name[:0], p))
+			for i := range r.sets {
+				if key := r.key(i); r.sets[i].deadline == 0 && j.Partition(key) == p {
+					w = redcon.AppendBulk(w, key)
+				}
+			}
+			commands++
 		}
 		w = redcon.AppendArray(w, 3+2*n)
 		w = append(w, "$4\r\nZADD\r\n"...)
@@ -419,6 +438,16 @@ func (r *run) encode(w []byte, now int64) []byte {
 			}
 		}
 		r.zadds = append(r.zadds, commands)
+		commands++
+	}
+	for i, set := range r.sets {
+		if set.deadline == 0 || r.overwritten(i) {
+			continue
+		}
+		w = append(w, "*4\r\n$4\r\nHSET\r\n"...)
+		w = redcon.AppendBulk(w, j.AppendExpire(name[:0], j.Partition(r.key(i))))
+		w = redcon.AppendBulk(w, r.key(i))
+		w = appendBulkInt(w, set.deadline)
 		commands++
 	}
 	w = redcon.AppendArray(w, 1+len(r.sets))

@@ -94,7 +94,6 @@ func TestNoAlias(t *testing.T) {
 			table = "t%[1]d"
 			value = "hash"
 			negative_ttl = "0"
-			write = "deny"
 			[[mapping]]
 			name = "string%[1]d"
 			key = "string%[1]d:{v}"
@@ -102,7 +101,6 @@ func TestNoAlias(t *testing.T) {
 			value = "string"
 			column = "n"
 			negative_ttl = "0"
-			write = "deny"
 			`, i)
 	}
 	s := newShop(t, harness.Options{Config: config.String()})
@@ -155,7 +153,9 @@ func TestNoAlias(t *testing.T) {
 		for i, test := range aliasTests {
 			for _, key := range test.misspelled {
 				key = fmt.Sprintf("json%d:%s", i, key)
-				commands = append(commands, []any{"SET", key, `{"n":9}`}, []any{"SETEX", key, 100, `{"n":9}`}, []any{"MSET", "plain", "x", key, `{"n":9}`}, []any{"DEL", key}, []any{"UNLINK", "plain", key})
+				commands = append(commands, []any{"SET", key, `{"n":9}`}, []any{"SETEX", key, 100, `{"n":9}`}, []any{"MSET", "plain", "x", key, `{"n":9}`}, []any{"DEL", key}, []any{"UNLINK", "plain", key},
+					[]any{"HSET", "hash" + key[4:], "n", 9}, []any{"HINCRBY", "hash" + key[4:], "n", 1}, []any{"HDEL", "hash" + key[4:], "n"},
+					[]any{"SET", "string" + key[4:], 9}, []any{"INCR", "string" + key[4:]}, []any{"SETNX", "string" + key[4:], 9})
 			}
 		}
 		for i, got := range s.pipeline(commands) {

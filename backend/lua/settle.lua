@@ -2,8 +2,8 @@
 -- meanwhile their residency.
 --
 -- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked, 6 meta, where the marks removed are counted
--- ARGV 1 token, 2 what the name of an aux key has before the key, then two per key (for a thousand keys or two at most):
---      key, residency
+-- ARGV 1 token, 2 what the name of an aux key has before the key, then three per key (for a thousand keys or two at
+--   most): key, residency, how much longer in ms to keep a copy of the image in aux, for when MySQL is down (0: no copy)
 --   residency  > 0 the row is written, the image stays for so many milliseconds
 --              0   the row is written, the image stays
 --              -1  the row is written, the image goes: what MySQL made of it may differ
@@ -19,7 +19,7 @@ local function drop(key)
   redis.call('DEL', key, ARGV[2] .. key .. '}')
 end
 local keys, written, marks = {}, {}, {}
-for i = 3, #ARGV, 2 do
+for i = 3, #ARGV, 3 do
   local key = ARGV[i]
   keys[#keys + 1] = key
   if ARGV[i + 1] ~= '-2' then
@@ -42,25 +42,38 @@ if #written > 0 and redis.call('EXISTS', KEYS[5]) == 1 then
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- keep makes the copy of an image that expires at deadline.
+local function keep(key, deadline, longer)
+  local image = longer > 0 and redis.call('DUMP', key)
+  if image then
+    local aux, last = ARGV[2] .. key .. '}', string.format('%.0f', deadline + longer)
+    redis.call('DEL', aux)
+    redis.call('HSET', aux, 'image', image, 'until', last)
+    redis.call('PEXPIREAT', aux, last)
+  end
+end
 for i, key in ipairs(keys) do
   if not (again[3 * i - 2] or again[3 * i - 1] or again[3 * i]) then
-    local residency, deadline = ARGV[2 * i + 2], deadlines[i]
+    local residency, longer, deadline = tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2]), deadlines[i]
     if deadline then
       redis.call('HDEL', KEYS[4], key)
-      deadline = tonumber(deadline)
     end
-    if residency == '-1' then
+    if residency == -1 then
       drop(key)
-    elseif residency == '-2' then
+    elseif residency == -2 then
       -- no image to give a residency
+    elseif deadline == 'never' then
+      redis.call('PERSIST', key)
     elseif deadline then
-      if deadline <= now then
+      if tonumber(deadline) <= now then
         drop(key)
       else
-        redis.call('PEXPIREAT', key, string.format('%.0f', deadline))
+        redis.call('PEXPIREAT', key, deadline)
+        keep(key, tonumber(deadline), longer)
       end
-    elseif residency ~= '0' then
-      redis.call('PEXPIRE', key, residency)
+    elseif residency > 0 then
+      redis.call('PEXPIRE', key, ARGV[3 * i + 1])
+      keep(key, now + residency, longer)
     end
   end
 end

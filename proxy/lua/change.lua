@@ -58,7 +58,7 @@ local function waiting()
 end
 
 local existed = redis.call('EXISTS', key) == 1
-if not existed and ARGV[4] ~= 'asked' and redis.call('GET', aux) ~= '-' and not deleted() then
+if not existed and ARGV[4] ~= 'asked' and redis.pcall('GET', aux) ~= '-' and not deleted() then
   return {'ABSENT'}
 end
 
