@@ -135,6 +135,7 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 			reads = append(reads, r)
 		case "WAIT":
 			l.counters.waits.Add(1)
+			q.m.Counts.Waits.Add(1)
 			if !l.poll(q, r.load) {
 				r.token, r.denied = "", errLeased
 				reads = append(reads, r)
@@ -193,6 +194,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 		switch result {
 		case "FILLED":
 			l.counters.fills.Add(1)
+			q.m.Counts.Fills.Add(1)
 			l.answer(q, r.load, r.sent, r.image(q.m))
 		case "UNCACHED":
 			l.counters.uncached.Add(1)
@@ -204,6 +206,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 			}
 		case "LOST":
 			l.counters.rejected.Add(1)
+			q.m.Counts.Rejected.Add(1)
 			if r.lost++; r.lost < maxLost {
 				l.again(q, r.load)
 			} else {
@@ -212,6 +215,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 			}
 		default:
 			l.counters.rejected.Add(1)
+			q.m.Counts.Rejected.Add(1)
 			l.found(q, r.load, result, image)
 		}
 	}
@@ -276,6 +280,7 @@ func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
 		l.counters.gone.Add(1)
 	case "NEG":
 		l.counters.negatives.Add(1)
+		q.m.Counts.Negatives.Add(1)
 	default:
 		l.fail(q, ld, &Error{CodeUpstream, fmt.Sprintf("redis answered a script with %.40q: nothing was read", result)})
 		return
