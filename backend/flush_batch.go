@@ -287,6 +287,9 @@ func (o *owner) round(ctx context.Context, items, decided []*item) error {
 
 // finish takes the marks of items that came to an end out of flushing.
 func (o *owner) finish(ctx context.Context, items []*item) error {
+	if err := o.drop(ctx); err != nil {
+		return err
+	}
 	names := o.f.journal.cfg.Prefix + ":aux:{"
 	settle, park, later := []any{names}, []any{}, []any{}
 	var parked []*item

@@ -60,6 +60,7 @@ type owner struct {
 	retry    *pacer
 	size     int                 // marks to read for a batch: less after failures
 	waiting  map[string]*waiting // keys tried alone, later
+	stale    *stale
 	ranks    map[*mapping.Mapping]int
 	ranksOf  *mapping.Set
 	builders map[*mapping.Mapping]*builder
@@ -129,6 +130,7 @@ func (o *owner) acquire(ctx context.Context) error {
 	o.spoke = time.Now()
 	o.token = ""
 	o.waiting = make(map[string]*waiting)
+	o.stale = &stale{unread: true}
 	o.ranksOf = nil
 	return nil
 }

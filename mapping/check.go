@@ -98,7 +98,8 @@ func (c *compiler) writable(m *Mapping) {
 	}
 }
 
-// shared warns of other mappings of the same table, unless all of them only read.
+// shared warns of other mappings of the same table, unless all of them only read. Of two writes to one row, the one that
+// is flushed last wins: their marks are in partitions of their own, and nothing keeps the order between these.
 func (c *compiler) shared(all []Config, schema Schema) {
 	if c.table == nil {
 		return
@@ -115,7 +116,7 @@ func (c *compiler) shared(all []Config, schema Schema) {
 		}
 	}
 	if len(others) > 0 {
-		c.warn("table", "%s is mapped by %s too: what is written by one is not seen in the cached images of the other until their ttl ends",
+		c.warn("table", "%s is mapped by %s too: what is written by one is seen in the other once it is flushed; of two writes to one row through both, before either is flushed, either may win as a whole",
 			c.config.Table, strings.Join(others, ", "))
 	}
 }

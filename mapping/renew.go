@@ -54,6 +54,7 @@ func (s *Set) Renew(schema Schema) (*Set, []Finding) {
 	if !changed {
 		return s, findings
 	}
+	next.relate()
 	return next, findings
 }
 
