@@ -98,6 +98,9 @@ func (c *compiler) writable(m *Mapping) {
 	}
 }
 
+// written reports whether rows of the mapping are.
+func written(c *Config) bool { return c.Write == "behind" || c.Write == "through" }
+
 // shared warns of other mappings of the same table, unless all of them only read. Of two writes to one row, the one that
 // is flushed last wins: their marks are in partitions of their own, and nothing keeps the order between these.
 func (c *compiler) shared(all []Config, schema Schema) {
@@ -111,7 +114,7 @@ func (c *compiler) shared(all []Config, schema Schema) {
 		if o.Name == c.config.Name || t == nil || t.Schema != c.table.Schema || t.Name != c.table.Name {
 			continue
 		}
-		if o.Write != "deny" || c.config.Write != "deny" {
+		if written(o) || written(c.config) {
 			others = append(others, o.Name)
 		}
 	}

@@ -35,6 +35,9 @@ func (c *compiler) compile() *Mapping {
 		TTL:         c.config.TTL,
 		NegativeTTL: c.config.NegativeTTL,
 		Deny:        c.config.Write == "deny",
+		Through:     c.config.Write == "through",
+		OnAbsent:    c.config.OnAbsent == "through",
+		Cache:       c.config.Write == "cache",
 		DeleteRow:   c.config.Delete == "row",
 		pattern:     p,
 		config:      *c.config,
@@ -50,7 +53,7 @@ func (c *compiler) compile() *Mapping {
 	c.imageColumns(m)
 	c.keyColumns(m)
 	c.uniqueKey(m)
-	if !m.Deny {
+	if m.Behind() || m.Through {
 		c.writable(m)
 	}
 	if c.failed {

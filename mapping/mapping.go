@@ -30,6 +30,9 @@ type Mapping struct {
 	TTL         time.Duration // how long an image stays; 0: until evicted
 	NegativeTTL time.Duration // how long the absence of a row is remembered; 0: not at all
 	Deny        bool          // writes are refused
+	Through     bool          // rows are written to MySQL first
+	OnAbsent    bool          // those that are not in Redis are
+	Cache       bool          // values are the clients' own; rows are only read
 	DeleteRow   bool          // DEL deletes the row
 
 	pattern       *pattern

@@ -65,7 +65,7 @@ func (q *QueryConfig) validate(p *pattern, report func(setting, format string, a
 			}
 		}
 	}
-	oneOf(report, "value", q.Value, []string{"json", "hash", "list", "set", "zset"}, nil)
+	oneOf(report, "value", q.Value, []string{"json", "hash", "list", "set", "zset"})
 	residencies(report, q.TTL, q.NegativeTTL)
 }
 

@@ -33,6 +33,14 @@ type Control interface {
 	Integer(script string, keys, args []string, done func(n int64, err error))
 }
 
+// Writer writes rows to MySQL at once.
+type Writer interface {
+	// Write makes all of the changes or none, and waits for it. It returns how many rows of those to be deleted were
+	// there. The error goes to the client as that of Loader does; it is mapping.ErrWaits if a key has to be written
+	// otherwise, and nothing was changed then.
+	Write(changes []mapping.Change) (deleted int64, err error)
+}
+
 // Gate says whether the journal takes more marks.
 type Gate interface {
 	// Admit returns nil, or why no further write may be logged now.
@@ -62,6 +70,7 @@ type Options struct {
 	Journal  mapping.Journal
 	Loader   Loader
 	Control  Control
+	Writer   Writer
 	Gate     Gate
 	Log      zerolog.Logger
 	// Report adds the lines of KEYROW INFO that others know of; optional.
@@ -80,6 +89,7 @@ type Server struct {
 	journal  mapping.Journal
 	loader   Loader
 	control  Control
+	writer   Writer
 	gate     Gate
 	log      zerolog.Logger
 	report   func(line func(name string, n int64))
@@ -110,7 +120,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
-		journal: o.Journal, loader: o.Loader, control: o.Control, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}

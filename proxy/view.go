@@ -43,7 +43,7 @@ func (s *session) view(c *command, req request) bool {
 	}
 	v.s, v.atomic = s, s.atomic()
 	v.ttl = ""
-	if k := v.keys[0]; slices.Contains(ttls, c.name) && !k.m.Deny {
+	if k := v.keys[0]; slices.Contains(ttls, c.name) && k.m.Behind() {
 		v.ttl = c.name
 	}
 	v.command = append(v.command[:0], req.raw...)

@@ -2,11 +2,11 @@
 -- them before. An image that is not in MySQL yet goes when it is flushed.
 --
 -- KEYS 1 fence, 2 stale
--- ARGV 1 token, 2 prefix of the journal, then "<partition>:<key>" each
+-- ARGV 1 token, '' for who owns no partition and has no stale set; 2 prefix of the journal, then "<partition>:<key>" each
 -- Returns OK, or the error FENCED.
 --
 -- DEL comes first because Redis refuses a script at maxmemory only before its first write.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the partition has another owner')
 end
 for i = 3, #ARGV do
@@ -22,6 +22,8 @@ for i = 3, #ARGV do
   elseif redis.call('EXISTS', key) == 1 then
     redis.call('HSET', name .. 'expire', key, '0')
   end
-  redis.call('SREM', KEYS[2], ARGV[i])
+  if ARGV[1] ~= '' then
+    redis.call('SREM', KEYS[2], ARGV[i])
+  end
 end
 return redis.status_reply('OK')
