@@ -26,6 +26,7 @@ var (
 	scriptPark   = newScript("park")
 	scriptDefer  = newScript("defer")
 	scriptOlder  = newScript("older")
+	scriptWaits  = newScript("waits")
 )
 
 // flags of an entry, as batch.lua sets them.
@@ -34,7 +35,7 @@ const (
 	markedDeleted             // - in flushing
 	markedMaybe               // ? in flushing
 	deletedAgain              // - in dirty, and there is no image
-	notString                 // the image is no string
+	notImage                  // the key holds neither a string nor a hash
 )
 
 // step is what the marks of one key come to.
@@ -83,13 +84,13 @@ const (
 type item struct {
 	key   string
 	flags int
-	image []byte
+	image [][]byte         // its values, as the mapping's kind has them
 	m     *mapping.Mapping // nil: none matches
 	step  step
 	id    []any // values of the key columns
 	row   []any // values of the columns to write, of an upsert
 
-	older   bool // the image is from before a column of the row: written with an UPDATE, so as to leave that alone
+	older   bool // the image does not say all of a row, as one from before a column: written with an UPDATE, so as to leave the rest alone
 	strange bool // the image is not one of a row, as far as the mapping says
 
 	end end
@@ -119,6 +120,7 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 	if err != nil {
 		return 0, err
 	}
+	o.f.stats.owns[o.p].Store(true)
 	if taken := reply.([]any); taken[1] == int64(0) {
 		return 0, nil
 	} else if taken[0] == int64(1) {
@@ -180,8 +182,7 @@ func decodeAll(entries []any, set *mapping.Set) []*item {
 	for ; len(entries) >= 3; entries = entries[3:] {
 		it := &item{key: entries[0].(string), flags: int(entries[1].(int64))}
 		it.m = set.MatchRow([]byte(it.key))
-		image, there := entries[2].(string)
-		it.step = decide(it.flags, there)
+		it.step = decide(it.flags, entries[2] != nil)
 		switch {
 		case it.step == stepSkip:
 			it.end = endLanded
@@ -191,10 +192,11 @@ func decodeAll(entries []any, set *mapping.Set) []*item {
 			it.end = endDefer
 		case it.step == stepLost:
 			it.park(errImageGone)
-		case it.flags&notString != 0:
-			it.park(fmt.Errorf("the key holds a %s, its mapping wants a string", image))
 		default:
-			it.image = []byte(image)
+			if err := it.take(entries[2]); err != nil {
+				it.park(err)
+				break
+			}
 			it.decode()
 		}
 		items = append(items, it)
@@ -209,6 +211,32 @@ var (
 
 func (it *item) park(err error) { it.end, it.err = endParked, err }
 
+// take takes in the image as batch.lua returned it.
+func (it *item) take(image any) error {
+	wants, is := "string", "string"
+	if it.m.Kind == mapping.KindHash {
+		wants = "hash"
+	}
+	switch image := image.(type) {
+	case []any:
+		is = "hash"
+		for _, text := range image {
+			it.image = append(it.image, []byte(text.(string)))
+		}
+	case string:
+		if it.flags&notImage != 0 {
+			is = image
+		}
+		it.image = [][]byte{[]byte(image)}
+	case nil:
+		return nil
+	}
+	if is != wants {
+		return fmt.Errorf("the key holds a %s, its mapping wants a %s", is, wants)
+	}
+	return nil
+}
+
 // decode fills in the values for MySQL.
 func (it *item) decode() {
 	var err error
@@ -220,11 +248,11 @@ func (it *item) decode() {
 	if it.step != stepUpsert {
 		return
 	}
-	if it.row, err = it.m.Row(nil, []byte(it.key), it.image); err != nil {
+	if it.row, err = it.m.RowOf(nil, []byte(it.key), it.image); err != nil {
 		it.strange = true
 		it.park(fmt.Errorf("the image is not one of a row: %w", err))
 	}
-	it.older = slices.Contains(it.row, mapping.Unchanged)
+	it.older = slices.Contains(it.row, mapping.Unchanged) || it.m.Partial()
 }
 
 // batch flushes items, which are all there is of their keys in flushing, and takes their marks out of it. An error says
@@ -304,7 +332,7 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 		}
 		switch it.end {
 		case endLanded:
-			settle = append(settle, it.key, it.residency())
+			settle = append(settle, it.key, it.residency(), longer(it.m))
 			if it.step != stepSkip {
 				rows++
 			}
@@ -319,7 +347,7 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 	}
 	if len(settle) > 1 {
 		n, err := o.script(ctx, scriptSettle, []string{o.keys.fence, o.keys.dirty, o.keys.flushing, o.keys.expire,
-			o.keys.parked}, settle...)
+			o.keys.parked, o.f.journal.keys.Meta()}, settle...)
 		if err != nil {
 			return err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"fmt"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
@@ -54,15 +53,19 @@ var errClosed = &Error{CodeErr, "shutting down: nothing was read"}
 // select (the rows of the leased keys; for a query a SELECT for each), fill (cache, if the lease is still ours). See
 // load_round.go.
 type Loader struct {
-	rdb     *redis.Client
-	db      *sql.DB
-	journal mapping.Journal
-	timeout time.Duration // of a SELECT
-	lease   time.Duration
-	altered func()
-	hook    func(point string)
-	log     zerolog.Logger
-	sets    []journalSets // of each partition
+	rdb      *redis.Client
+	db       *sql.DB
+	journal  mapping.Journal
+	timeout  time.Duration // of a SELECT
+	lease    time.Duration
+	staleFor time.Duration
+	most     int // of waiting
+	altered  func()
+	hook     func(point string)
+	log      zerolog.Logger
+	early    *early
+	guard    *guard
+	sets     []journalSets // of each partition
 
 	token    string // start of every token of this Loader
 	tokens   atomic.Uint64
@@ -72,9 +75,11 @@ type Loader struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // run, one for each of queues
 
-	mu     sync.Mutex
-	closed bool
-	queues map[*mapping.Mapping]*queue // those with a key under way
+	mu       sync.Mutex
+	closed   bool
+	waiting  int                         // waiters of all keys under way
+	queues   map[*mapping.Mapping]*queue // those with a key under way
+	bypasses map[*mapping.Mapping]*bypass
 }
 
 // journalSets are the names of the sets of one partition that tell of deleted rows.
@@ -98,19 +103,26 @@ type load struct {
 	asked int // how many of waiters had joined when acquire was last sent
 	sent  int // how many of waiters had joined when the last script was sent
 
+	since time.Time // when it was put into ready; zero: a round has begun with it
+
 	polls  int       // how often acquire found the lease another's
 	due    time.Time // when to look again
 	giveUp time.Time // when to stop waiting for another's lease
 	lost   int       // how many fills in a row were rejected with nothing there instead
 }
 
-// LoaderOptions are what a Loader works on. All but Altered, Hook and Log are required.
+// LoaderOptions are what a Loader works on. All are required but those that say otherwise, Altered, Hook and
+// Log.
 type LoaderOptions struct {
 	Redis   *redis.Client
 	DB      *sql.DB // the pool of OpenMySQL
 	Journal mapping.Journal
 	// Timeout of one SELECT, the wait for a free connection included.
 	Timeout time.Duration
+	// MaxWaiting bounds the reads under way; 0: DefaultMySQLMaxWaiting.
+	MaxWaiting int
+	// Ping asks MySQL for a sign of life on a connection that no SELECT holds up; nil: on one of DB.
+	Ping func(context.Context) error
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
 	// Hook is called at HookGranted, HookSelected and HookFilled, on the goroutine of the round.
@@ -130,18 +142,26 @@ func NewLoader(o LoaderOptions) *Loader {
 	if o.Hook == nil {
 		o.Hook = func(string) {}
 	}
+	if o.MaxWaiting == 0 {
+		o.MaxWaiting = DefaultMySQLMaxWaiting
+	}
+	if o.Ping == nil {
+		o.Ping = o.DB.PingContext
+	}
 	if o.Altered == nil {
 		o.Altered = func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Loader{
 		rdb: o.Redis, db: o.DB, journal: o.Journal,
-		timeout: o.Timeout, lease: o.Timeout + leaseMargin,
+		timeout: o.Timeout, lease: o.Timeout + leaseMargin, staleFor: staleFor,
+		most:    o.MaxWaiting,
 		altered: o.Altered, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
-		queues: make(map[*mapping.Mapping]*queue),
+		queues: make(map[*mapping.Mapping]*queue), bypasses: make(map[*mapping.Mapping]*bypass),
 	}
+	l.guard, l.early = newGuard(l, o.Ping, o.Log), newEarly()
 	for p := range o.Journal.Partitions {
 		l.sets = append(l.sets, journalSets{
 			dirty:    string(o.Journal.AppendDirty(nil, p)),
@@ -160,27 +180,32 @@ func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, er
 	l.counters.loads.Add(1)
 	if err := m.Unfit(); err != nil {
 		l.counters.errors.Add(1)
-		done(nil, &Error{CodeErr, fmt.Sprintf("mapping %q is suspended: %v: nothing was read", m.Name, err)})
+		done(nil, suspended(m, err))
 		return
 	}
 	if !m.Names(key) {
 		done(nil, nil)
 		return
 	}
-	if !l.join(m, key, done) {
+	if err := l.join(m, key, done); err != nil {
 		l.counters.errors.Add(1)
-		done(nil, errClosed)
+		done(nil, err)
 	}
 }
 
-// join makes done wait for key, and starts the rounds of the mapping if there are none under way. It is false if the
-// Loader is closed.
-func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, err error)) bool {
+// join makes done wait for key, and starts the rounds of the mapping if there are none under way. It fails if the
+// Loader is closed, or has as many waiters as it may have.
+func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, err error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
-		return false
+	switch {
+	case l.closed:
+		return errClosed
+	case l.waiting >= l.most:
+		l.counters.crowded.Add(1)
+		return crowded(l.most)
 	}
+	l.waiting++
 	q := l.queues[m]
 	if q == nil {
 		q = &queue{m: m, loads: make(map[string]*load), wake: make(chan struct{}, 1)}
@@ -191,16 +216,16 @@ func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, er
 	if ld := q.loads[string(key)]; ld != nil {
 		l.counters.joined.Add(1)
 		ld.waiters = append(ld.waiters, done)
-		return true
+		return nil
 	}
-	ld := &load{key: append([]byte(nil), key...), waiters: []func([]byte, error){done}}
+	ld := &load{key: append([]byte(nil), key...), waiters: []func([]byte, error){done}, since: time.Now()}
 	q.loads[string(key)] = ld
 	q.ready = append(q.ready, ld)
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return true
+	return nil
 }
 
 // Integer runs a script as keyrow itself and calls done once, from another goroutine, with the integer that it returned
@@ -248,7 +273,7 @@ func (l *Loader) run(q *queue) {
 		case idle:
 			return
 		case len(loads) > 0:
-			l.round(q, loads)
+			l.round(q, l.inTime(q, loads))
 		default:
 			timer := time.NewTimer(pause)
 			select {
@@ -313,6 +338,7 @@ func (l *Loader) abandon(q *queue) {
 	for _, ld := range q.loads {
 		waiters = append(waiters, ld.waiters...)
 	}
+	l.waiting -= len(waiters)
 	l.mu.Unlock()
 	l.counters.errors.Add(uint64(len(waiters)))
 	for _, done := range waiters {
@@ -324,10 +350,11 @@ func (l *Loader) abandon(q *queue) {
 func (l *Loader) answer(q *queue, ld *load, n int, image []byte) {
 	l.mu.Lock()
 	waiters := ld.waiters[:n:n]
+	l.waiting -= n
 	if ld.waiters = ld.waiters[n:]; len(ld.waiters) == 0 {
 		delete(q.loads, string(ld.key))
 	} else {
-		ld.polls, ld.lost, ld.giveUp = 0, 0, time.Time{}
+		ld.polls, ld.lost, ld.giveUp, ld.since = 0, 0, time.Time{}, time.Now()
 		q.ready = append(q.ready, ld)
 	}
 	l.mu.Unlock()
@@ -343,6 +370,7 @@ func (l *Loader) fail(q *queue, ld *load, err error) {
 	}
 	l.mu.Lock()
 	waiters := ld.waiters
+	l.waiting -= len(waiters)
 	delete(q.loads, string(ld.key))
 	l.mu.Unlock()
 	l.counters.errors.Add(uint64(len(waiters)))
@@ -363,7 +391,7 @@ func (l *Loader) again(q *queue, ld *load) {
 func (l *Loader) poll(q *queue, ld *load) bool {
 	now := time.Now()
 	if ld.giveUp.IsZero() {
-		ld.giveUp = now.Add(l.lease)
+		ld.giveUp = now.Add(l.leaseOf(q.m))
 	} else if now.After(ld.giveUp) {
 		return false
 	}

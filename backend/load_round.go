@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -34,27 +35,30 @@ var (
 // it was the truth at some time after acquire had found neither an image nor a deletion, so it is for those who had
 // joined when that acquire was sent (load.asked), and for nobody else.
 func (l *Loader) round(q *queue, loads []*load) {
+	if len(loads) == 0 {
+		return
+	}
 	reads := l.acquire(q, loads)
 	if len(reads) == 0 {
 		return
 	}
 	l.hook(HookGranted)
-
+	begun := time.Now()
 	if q.m.Query {
 		l.selectResults(q.m, reads)
-	} else if err := l.selectRows(q.m, reads); err != nil {
+	} else if err := l.guard.run(q.m, func() error { return l.selectRows(q.m, reads) }); err != nil {
 		if classify(err) == schema {
 			l.altered()
 		}
-		l.release(reads)
-		err = &Error{CodeDBDown, fmt.Sprintf("mysql failed: %v: nothing was read", err)}
 		for _, r := range reads {
-			l.fail(q, r.load, err)
+			r.err = err
 		}
+		l.giveUp(q, reads)
 		return
 	}
 	l.hook(HookSelected)
 	l.fill(q, reads)
+	l.took(q.m, begun)
 }
 
 // read is a key whose value is to be read.
@@ -63,6 +67,8 @@ type read struct {
 	token  string // of the lease; empty: there is none, and what is read is not to be cached
 	keys   []string
 	denied error // why there is no lease
+
+	whole bool // it is handed on without Redis, so it cannot be built aside there
 
 	values [][]byte // the image, as mapping.Kind has it
 	aside  string   // the key that has the image instead of values
@@ -105,14 +111,8 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 	calls := make([]*call, len(loads))
 	asked := make([]*read, len(loads))
 	for i, ld := range loads {
-		key := string(ld.key)
-		sets := l.sets[l.journal.Partition(ld.key)]
-		asked[i] = &read{
-			load:  ld,
-			token: l.newToken(),
-			keys:  []string{key, string(l.journal.AppendAux(nil, ld.key)), sets.dirty, sets.flushing, sets.parked},
-		}
-		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.lease.Milliseconds(), look(q.m)}}
+		asked[i] = &read{load: ld, token: l.newToken(), keys: l.scriptKeys(ld.key)}
+		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.leaseOf(q.m).Milliseconds(), look(q.m)}}
 	}
 
 	l.sending(loads)
@@ -146,6 +146,12 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 	return reads
 }
 
+// scriptKeys are the KEYS of the scripts that look at one key.
+func (l *Loader) scriptKeys(key []byte) []string {
+	sets := l.sets[l.journal.Partition(key)]
+	return []string{string(key), string(l.journal.AppendAux(nil, key)), sets.dirty, sets.flushing, sets.parked}
+}
+
 // fill caches what was read and answers it; the keys without a lease are answered with what was read.
 func (l *Loader) fill(q *queue, reads []*read) {
 	var filled []*read
@@ -164,10 +170,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 	}
 	if len(broken) > 0 {
 		l.altered()
-	}
-	l.release(broken)
-	for _, r := range broken {
-		l.fail(q, r.load, r.err)
+		l.giveUp(q, broken)
 	}
 	if len(filled) == 0 {
 		return
@@ -175,11 +178,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 
 	calls := make([]*call, len(filled))
 	for i, r := range filled {
-		keys := r.keys
-		if r.aside != "" {
-			keys = append(slices.Clip(keys), r.aside)
-		}
-		calls[i] = &call{keys: keys, args: fillArgs(q.m, r)}
+		calls[i] = l.fillCall(q.m, r, false)
 	}
 	l.sending(loads)
 	pipeline(l.ctx, l.rdb, fillScript, calls)
@@ -238,15 +237,27 @@ func uncached(why string) error {
 	return &Error{CodeUpstream, "redis did not take the value of the key: " + why + ": nothing was read"}
 }
 
-// fillArgs are the arguments of the script that caches what was read.
-func fillArgs(m *mapping.Mapping, r *read) []any {
+// fillCall is the call of the script that caches what was read, in the place of an image if early is set.
+func (l *Loader) fillCall(m *mapping.Mapping, r *read, early bool) *call {
+	keys := r.keys
+	if r.aside != "" {
+		keys = append(slices.Clip(keys), r.aside)
+	}
+	replace := 0
+	if early {
+		replace = 1
+	}
+	return &call{keys: keys, args: fillArgs(m, r, replace)}
+}
+
+func fillArgs(m *mapping.Mapping, r *read, replace int) []any {
 	switch {
 	case r.nothing():
-		return []any{r.token, look(m), jittered(m.NegativeTTL), ""}
+		return []any{r.token, look(m), jittered(m.NegativeTTL), 0, replace, ""}
 	case r.aside != "":
-		return []any{r.token, look(m), jittered(m.TTL), "RENAME"}
+		return []any{r.token, look(m), jittered(m.TTL), longer(m), replace, "RENAME"}
 	}
-	args := append(make([]any, 0, 4+len(r.values)), r.token, look(m), jittered(m.TTL), storing[m.Kind])
+	args := append(make([]any, 0, 6+len(r.values)), r.token, look(m), jittered(m.TTL), longer(m), replace, storing[m.Kind])
 	for _, v := range r.values {
 		args = append(args, v)
 	}

@@ -63,6 +63,7 @@ type owner struct {
 	stale    *stale
 	ranks    map[*mapping.Mapping]int
 	ranksOf  *mapping.Set
+	loose    map[string][]string // by table: foreign keys in circles, that may be NULL
 	builders map[*mapping.Mapping]*builder
 }
 
@@ -91,7 +92,6 @@ func (o *owner) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := o.acquire(ctx)
 		if err == nil {
-			o.f.stats.owns[o.p].Store(true)
 			err = o.own(ctx)
 			o.f.stats.owns[o.p].Store(false)
 		}

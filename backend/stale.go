@@ -33,7 +33,7 @@ import (
 
 var (
 	scriptAnnounce = newScript("announce")
-	scriptDrop     = newScript("drop")
+	scriptOutdate  = newScript("outdate")
 )
 
 // maxStale is how many keys are announced or dropped with one call.
@@ -148,7 +148,7 @@ func (o *owner) drop(ctx context.Context) error {
 	}
 	for len(o.stale.announced) > 0 {
 		keys := o.stale.announced[:min(maxStale, len(o.stale.announced))]
-		if _, err := o.script(ctx, scriptDrop, []string{o.keys.fence, o.keys.stale},
+		if _, err := o.script(ctx, scriptOutdate, []string{o.keys.fence, o.keys.stale},
 			append([]any{o.f.journal.cfg.Prefix}, texts(keys)...)...); err != nil {
 			return err
 		}

@@ -97,7 +97,7 @@ var scriptWithdraw = newScript("withdraw")
 func (w *Writer) Write(changes []mapping.Change) (deleted int64, err error) {
 	items := make([]*item, len(changes))
 	for i, c := range changes {
-		it := &item{key: string(c.Key), m: c.Mapping, image: c.Image, step: stepUpsert}
+		it := &item{key: string(c.Key), m: c.Mapping, image: [][]byte{c.Image}, step: stepUpsert}
 		if c.Image == nil {
 			it.step = stepDelete
 		}
@@ -205,7 +205,7 @@ func (w *Writer) kin(ctx context.Context, conn *sql.Conn, items []*item, before 
 	set := w.mappings()
 	for _, it := range items {
 		if kin := set.Kin(it.m); len(kin) > 0 {
-			found, err := kinOf(ctx, conn, newBuilder(it.m), kin, []*item{it}, before)
+			found, err := kinOf(ctx, conn, newBuilder(it.m, nil), kin, []*item{it}, before)
 			if err != nil {
 				return nil, err
 			}
@@ -225,7 +225,7 @@ func put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err err
 		return result.RowsAffected()
 	}
 	const packet = 1 << 30 // the driver and MySQL say what is too large
-	b := newBuilder(it.m)
+	b := newBuilder(it.m, nil)
 	switch {
 	case it.step == stepDelete:
 		query, args, _ := b.delete([]*item{it})
@@ -298,7 +298,7 @@ func (w *Writer) show(ctx context.Context, token string, reads []*read, changes 
 		m := changes[i].Mapping
 		r.token = token
 		p := w.journal.Partition(r.key)
-		args := fillArgs(m, r)
+		args := fillArgs(m, r, 0)
 		if at := changes[i].Deadline; at != 0 && !r.nothing() {
 			args[2] = max(1, time.Until(time.UnixMilli(at)).Milliseconds())
 		}
@@ -331,7 +331,7 @@ func (w *Writer) show(ctx context.Context, token string, reads []*read, changes 
 		}
 	}
 	if len(drop) > 2 {
-		failed = errors.Join(failed, scriptDrop.Run(ctx, w.rdb, []string{"", ""}, drop...).Err())
+		failed = errors.Join(failed, scriptOutdate.Run(ctx, w.rdb, []string{"", ""}, drop...).Err())
 	}
 	if failed != nil {
 		w.log.Warn().Err(failed).Msg("rows were written and redis could not be told; it has no images of them")

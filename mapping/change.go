@@ -13,5 +13,5 @@ type Change struct {
 // ErrWaits says that a change was not made because an earlier one of the same key is still in the journal.
 var ErrWaits = errors.New("an earlier write of the key waits for mysql")
 
-// Behind reports whether rows are written to Redis first, and so are marked in the journal.
-func (m *Mapping) Behind() bool { return !m.Deny && !m.Through && !m.Cache }
+// WriteBehind reports whether rows are written to Redis first, and so are marked in the journal.
+func (m *Mapping) WriteBehind() bool { return !m.Deny && !m.Through && !m.Cache }

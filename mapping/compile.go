@@ -29,20 +29,24 @@ func (c *compiler) compile() *Mapping {
 		return nil
 	}
 	m := &Mapping{
-		Name:        c.config.Name,
-		Pattern:     c.config.Key,
-		Kind:        kindOf(c.config.Value),
-		TTL:         c.config.TTL,
-		NegativeTTL: c.config.NegativeTTL,
-		Deny:        c.config.Write == "deny",
-		Through:     c.config.Write == "through",
-		OnAbsent:    c.config.OnAbsent == "through",
-		Cache:       c.config.Write == "cache",
-		DeleteRow:   c.config.Delete == "row",
-		pattern:     p,
-		config:      *c.config,
-		source:      c.table,
-		byField:     make(map[string]int),
+		Name:         c.config.Name,
+		Pattern:      c.config.Key,
+		Kind:         kindOf(c.config.Value),
+		TTL:          c.config.TTL,
+		NegativeTTL:  c.config.NegativeTTL,
+		Stale:        c.config.Stale,
+		Bypass:       c.config.OnRedisDown == "mysql",
+		EarlyRefresh: c.config.EarlyRefresh,
+		MaxSelects:   c.config.MaxSelects,
+		Deny:         c.config.Write == "deny",
+		Through:      c.config.Write == "through",
+		OnAbsent:     c.config.OnAbsent == "through",
+		Cache:        c.config.Write == "cache",
+		DeleteRow:    c.config.Delete == "row",
+		pattern:      p,
+		config:       *c.config,
+		source:       c.table,
+		byField:      make(map[string]int),
 	}
 	parts := strings.Split(c.config.Table, ".")
 	for i := range parts {
@@ -53,7 +57,7 @@ func (c *compiler) compile() *Mapping {
 	c.imageColumns(m)
 	c.keyColumns(m)
 	c.uniqueKey(m)
-	if m.Behind() || m.Through {
+	if m.WriteBehind() || m.Through {
 		c.writable(m)
 	}
 	if c.failed {

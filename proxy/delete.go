@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1" // #nosec G505 -- the name Redis gives a script
 	_ "embed"
 	"encoding/hex"
@@ -118,7 +119,8 @@ func (d *deletion) run(s *session) (int64, error) {
 	return 0, refused("the keys changed while they were deleted; nothing was deleted, try again")
 }
 
-// lookUp asks MySQL for the rows that the script could not tell of; places count from 1.
+// lookUp asks MySQL for the rows that the script could not tell of; places count from 1. A key that holds something of
+// another type is there, whatever it is.
 func (d *deletion) lookUp(s *session, places []int64) error {
 	var (
 		wg    sync.WaitGroup
@@ -136,9 +138,9 @@ func (d *deletion) lookUp(s *session, places []int64) error {
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
-			case err != nil && first == nil:
-				first = err
-			case image != nil:
+			case err != nil && !isWrongType(err):
+				first = cmp.Or(first, err)
+			case err != nil || image != nil:
 				k.known = '1'
 			default:
 				k.known = '0'

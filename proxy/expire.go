@@ -209,7 +209,7 @@ func (s *session) queueExpire(c *command, req request) {
 // queueTTL queues TTL, PTTL, EXPIRETIME and PEXPIRETIME.
 func (s *session) queueTTL(c *command, req request) {
 	m := s.mapped(req.args[1])
-	if m == nil || !m.Behind() || !m.Names(req.args[1]) {
+	if m == nil || !m.WriteBehind() || !m.Names(req.args[1]) {
 		s.queueRead(c, req)
 		return
 	}

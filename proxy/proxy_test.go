@@ -101,6 +101,12 @@ type load struct {
 	done func([]byte, error)
 }
 
+func (l *testLoader) Bypass(*mapping.Mapping, []byte, func([][]byte, error)) {
+	panic("no mapping is read without redis here")
+}
+
+func (l *testLoader) Hit(*mapping.Mapping, []byte) {}
+
 func (l *testLoader) Load(_ *mapping.Mapping, key []byte, done func([]byte, error)) {
 	l.loads <- load{string(key), done}
 }

@@ -18,7 +18,7 @@ var setSHA = scriptName(setScript)
 
 // writeThrough serves a SET of a row that is written to MySQL first.
 func (s *session) writeThrough(req request, m *mapping.Mapping, w written) {
-	change, err := s.change(m, w)
+	change, err := s.rowOf(m, w)
 	switch {
 	case err != nil:
 		s.refuseKnown(err)
@@ -29,7 +29,7 @@ func (s *session) writeThrough(req request, m *mapping.Mapping, w written) {
 
 // writePresent serves a SET of a row that is written to MySQL first only if it is not in Redis.
 func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
-	change, err := s.change(m, w)
+	change, err := s.rowOf(m, w)
 	if err != nil {
 		s.refuseKnown(err)
 		return
@@ -71,8 +71,8 @@ func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
 	s.refuse(refused("the key is written and leaves redis again and again; nothing was applied, try again"))
 }
 
-// change is a row as SET wants it; what it points to is its own.
-func (s *session) change(m *mapping.Mapping, w written) (mapping.Change, error) {
+// rowOf is a row as SET wants it; what it points to is its own.
+func (s *session) rowOf(m *mapping.Mapping, w written) (mapping.Change, error) {
 	c := mapping.Change{Mapping: m, Key: bytes.Clone(w.key), Deadline: w.deadline}
 	err := s.writable(m, w.key)
 	if err == nil {
@@ -113,7 +113,7 @@ func (s *session) msetThrough(req request) bool {
 			other = pairs[i]
 			continue
 		}
-		change, err := s.change(m, written{key: pairs[i], value: pairs[i+1]})
+		change, err := s.rowOf(m, written{key: pairs[i], value: pairs[i+1]})
 		if err != nil {
 			s.refuseKnown(err)
 			return true

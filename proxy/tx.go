@@ -200,7 +200,8 @@ func (s *session) queueLoaded(req request, keys [][]byte) {
 	}
 }
 
-// materialise loads the rows that keys name, so that Redis has those that exist.
+// materialise loads the rows that keys name, so that Redis has those that exist. It is no error if a key holds something
+// of another type: the command sees that in EXEC.
 func (s *session) materialise(keys [][]byte) error {
 	d := deletion{keys: keys, how: make([]deletedKey, len(keys))}
 	var places []int64
@@ -221,6 +222,10 @@ func (s *session) queueSet(c *command, req request) {
 	set, m, err := s.writtenBy(c, req)
 	if m == nil && err == nil {
 		s.queuePlain(c, req)
+		return
+	}
+	if m != nil && err == nil && !set.blind() {
+		s.queueChange(c, req)
 		return
 	}
 	if m != nil && s.loggedIn("writing a row") {

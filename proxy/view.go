@@ -42,8 +42,11 @@ func (s *session) view(c *command, req request) bool {
 		return true
 	}
 	v.s, v.atomic = s, s.atomic()
+	if c.name == "HGETALL" {
+		v.set, v.resp3 = s.bypassFrom(v.keys[0].m), s.key.proto == 3
+	}
 	v.ttl = ""
-	if k := v.keys[0]; slices.Contains(ttls, c.name) && k.m.Behind() {
+	if k := v.keys[0]; slices.Contains(ttls, c.name) && k.m.WriteBehind() {
 		v.ttl = c.name
 	}
 	v.command = append(v.command[:0], req.raw...)
@@ -87,7 +90,9 @@ type view struct {
 	atomic  bool   // the session may use MULTI here
 	command []byte // as it was sent
 	keys    []viewedKey
-	text    []byte // of the keys
+	text    []byte   // of the keys
+	set     *laneSet // an HGETALL that it may answer without Redis; nil: nobody may
+	resp3   bool     // if set is not nil: the protocol of the session
 
 	step    viewStep
 	at      int // the reply that comes next
@@ -161,7 +166,7 @@ func (v *view) reply(l *lane, b []byte) {
 			v.again(v.encode)
 			return
 		}
-		v.s.srv.stats.Hits.Add(1)
+		v.s.srv.hit(v.keys[0].m, v.key(0))
 		v.end(b)
 		return
 	case viewLast:
@@ -219,10 +224,13 @@ func (v *view) checked() {
 			missing++
 		}
 	}
-	stats := &v.s.srv.stats
 	if v.tries == 0 {
-		stats.Hits.Add(int64(len(v.keys) - missing))
-		stats.Misses.Add(int64(missing))
+		for i := range v.keys {
+			if k := &v.keys[i]; k.there {
+				v.s.srv.hit(k.m, v.key(i))
+			}
+		}
+		v.s.srv.stats.Misses.Add(int64(missing))
 	}
 	switch {
 	case missing == 0 && v.ttl != "" && string(v.answer) == endless:
@@ -326,7 +334,13 @@ func (v *view) hold() {
 	}
 }
 
-func (v *view) lost(err error) { v.end(appendError(nil, err)) }
+func (v *view) lost(err error) {
+	if v.set != nil && v.hole == nil && v.set.may(v.keys[0].m, mayHgetall, err) {
+		v.bypass()
+		return
+	}
+	v.end(appendError(nil, err))
+}
 
 // end gives the client its answer. That the read counts as answered comes first, so that a write that waits for it is
 // woken by the answer.

@@ -30,8 +30,19 @@ func errExpire(command string) error {
 // written is what a SET, SETEX or PSETEX of one mapped key asks for; its slices alias the request.
 type written struct {
 	key, value []byte
-	deadline   int64 // Unix milliseconds; 0: none
+	setOptions
 }
+
+// setOptions is what follows the value of a SET. The expiry is the residency of the cached copy.
+type setOptions struct {
+	deadline int64  // Unix milliseconds; 0: none
+	keep     bool   // KEEPTTL
+	get      bool   // GET
+	when     string // NX, XX or nothing
+}
+
+// blind reports whether what is there does not matter.
+func (o *setOptions) blind() bool { return !o.keep && !o.get && o.when == "" }
 
 // set serves SET, SETEX and PSETEX. On a mapped key it becomes a blind write: the image, the mark and the end of any
 // lease in one transaction.
@@ -42,8 +53,13 @@ func (s *session) set(c *command, req request) {
 		s.refuseKnown(err)
 	case m == nil:
 		s.pass(c, req)
+	case m.Through && !w.blind():
+		s.refuseKnown(refused(fmt.Sprintf("SET with NX, XX, GET or KEEPTTL is not supported on rows of %s, which is write = \"through\"; "+
+			"SET it without, nothing was changed", m)))
 	case m.Through:
 		s.writeThrough(req, m, w)
+	case !w.blind():
+		s.change(c, req)
 	case m.OnAbsent:
 		s.writePresent(req, m, w)
 	default:
@@ -64,7 +80,7 @@ func (s *session) writtenBy(c *command, req request) (w written, m *mapping.Mapp
 	switch c.name {
 	case "SET":
 		w.value = args[2]
-		w.deadline, err = setOptions(args[3:])
+		w.setOptions, err = parseSetOptions(args[3:])
 	case "SETEX":
 		w.deadline, err = expiry(args[2], true, true, "setex")
 	default:
@@ -73,29 +89,36 @@ func (s *session) writtenBy(c *command, req request) (w written, m *mapping.Mapp
 	return w, m, err
 }
 
-// setOptions reads what follows the value of a SET on a mapped key: nothing, or an expiry, which is the residency of
-// the cached copy. It returns the deadline in Unix milliseconds, 0 for none.
-func setOptions(opts [][]byte) (deadline int64, err error) {
+func parseSetOptions(opts [][]byte) (o setOptions, err error) {
 	for i := 0; i < len(opts); i++ {
 		var opt [8]byte
 		name := string(bytes.ToUpper(append(opt[:0], opts[i][:min(len(opts[i]), 8)]...)))
 		switch name {
 		case "EX", "PX", "EXAT", "PXAT":
-			if deadline != 0 || i+1 == len(opts) {
-				return 0, errSyntax
+			if o.deadline != 0 || o.keep || i+1 == len(opts) {
+				return o, errSyntax
 			}
 			i++
-			if deadline, err = expiry(opts[i], name[0] == 'E', len(name) == 2, "set"); err != nil {
-				return 0, err
+			if o.deadline, err = expiry(opts[i], name[0] == 'E', len(name) == 2, "set"); err != nil {
+				return o, err
 			}
-		case "NX", "XX", "GET", "KEEPTTL":
-			return 0, refused("SET with " + name + " is not supported on the row of a mapping yet; " +
-				"SET it without, nothing was changed")
+		case "NX", "XX":
+			if o.when != "" && o.when != name {
+				return o, errSyntax
+			}
+			o.when = name
+		case "GET":
+			o.get = true
+		case "KEEPTTL":
+			if o.deadline != 0 {
+				return o, errSyntax
+			}
+			o.keep = true
 		default:
-			return 0, errSyntax
+			return o, errSyntax
 		}
 	}
-	return deadline, nil
+	return o, nil
 }
 
 // expiry turns an expiry into a deadline in Unix milliseconds, refusing what Redis refuses.

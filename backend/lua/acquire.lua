@@ -9,7 +9,7 @@
 --   GONE        the row is deleted, though MySQL may still have it
 --   NEG         a negative entry: there was nothing a moment ago
 --   WAIT        another reader has the lease
---   GRANTED     the lease is taken: aux holds the token
+--   GRANTED     the lease is taken: aux holds the token, beside the copy if there is one
 --   FULL why    there is no memory for a lease; the value may be read, but not cached
 -- or the error of reading the image, WRONGTYPE.
 
@@ -33,16 +33,29 @@ if why and string.sub(why, 1, 10) == '{"mark":"-' then
   return {'GONE'}
 end
 
-local aux = redis.call('GET', KEYS[2])
+local aux = redis.pcall('GET', KEYS[2])
 if aux == '-' then
   return {'NEG'}
 end
-if aux then
+if type(aux) == 'string' then
+  return {'WAIT'}
+end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if aux and now < tonumber(redis.call('HGET', KEYS[2], 'lease') or 0) then
   return {'WAIT'}
 end
 
-local taken = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-if taken.err then
+local taken
+if aux then
+  taken = redis.pcall('HSET', KEYS[2], 'token', ARGV[1], 'lease', string.format('%.0f', now + ARGV[2]))
+  if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', KEYS[2], ARGV[2])
+  end
+else
+  taken = redis.pcall('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+end
+if type(taken) == 'table' and taken.err then
   if string.find(taken.err, 'OOM', 1, true) then
     return {'FULL', taken.err}
   end

@@ -1,29 +1,20 @@
--- drop takes away the images of keys whose rows were changed otherwise, and the leases under which somebody may have read
--- them before. An image that is not in MySQL yet goes when it is flushed.
+-- drop gives up a parked key: its image goes, so that the next reader gets the row as MySQL has it.
 --
--- KEYS 1 fence, 2 stale
--- ARGV 1 token, '' for who owns no partition and has no stale set; 2 prefix of the journal, then "<partition>:<key>" each
--- Returns OK, or the error FENCED.
---
--- DEL comes first because Redis refuses a script at maxmemory only before its first write.
-if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED the partition has another owner')
+-- KEYS 1 image, 2 aux, 3 dirty, 4 flushing, 5 parked, 6 expire (all of one key and its partition)
+-- ARGV 1 key
+-- Returns what parked said of it, nil if it is not parked; or the error MARKED if it was written again or is being
+-- tried again: what is dropped then might be another write than the one that was parked.
+local why = redis.call('HGET', KEYS[5], ARGV[1])
+if not why then
+  return nil
 end
-for i = 3, #ARGV do
-  local p, key = string.match(ARGV[i], '^(%d+):(.*)$')
-  local name = ARGV[2] .. ':{' .. p .. '}:'
-  redis.call('DEL', ARGV[2] .. ':aux:{' .. key .. '}')
-  local waits = redis.call('HEXISTS', name .. 'parked', key) == 1
-  for _, sign in ipairs({'+', '?'}) do
-    waits = waits or redis.call('ZSCORE', name .. 'dirty', sign .. key) or redis.call('ZSCORE', name .. 'flushing', sign .. key)
-  end
-  if not waits then
-    redis.call('DEL', key)
-  elseif redis.call('EXISTS', key) == 1 then
-    redis.call('HSET', name .. 'expire', key, '0')
-  end
-  if ARGV[1] ~= '' then
-    redis.call('SREM', KEYS[2], ARGV[i])
+for _, set in ipairs({KEYS[3], KEYS[4]}) do
+  local marks = redis.call('ZMSCORE', set, '+' .. ARGV[1], '-' .. ARGV[1], '?' .. ARGV[1])
+  if marks[1] or marks[2] or marks[3] then
+    return redis.error_reply('MARKED the key is on its way to mysql again')
   end
 end
-return redis.status_reply('OK')
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('HDEL', KEYS[5], ARGV[1])
+redis.call('HDEL', KEYS[6], ARGV[1])
+return why

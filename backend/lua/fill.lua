@@ -5,8 +5,10 @@
 --       6 the image as it was built aside, with RENAME
 -- ARGV  1 token  2 'GET' for images that are strings, 'EXISTS' for others
 --       3 how long in ms to keep the image or the negative entry, '0': the image for ever, the negative entry not at all
---       4 the command that makes the image: SET, HSET, RPUSH, SADD, ZADD or RENAME; '': there is nothing to cache
---       5 … its arguments behind the key
+--       4 how much longer in ms to keep a copy of the image in aux, for when MySQL is down; '0': no copy
+--       5 '1': the image is there, and to be replaced: it was read before it expired
+--       6 the command that makes the image: SET, HSET, RPUSH, SADD, ZADD or RENAME; '': there is nothing to cache
+--       7 … its arguments behind the key
 --
 -- Returns an array:
 --   FILLED        the token was there: what was read is the truth, and cached
@@ -17,7 +19,16 @@
 --   LOST          the token was gone, or what was built aside, and nothing tells what became of the key
 -- or the error of reading the image, WRONGTYPE.
 
-local ttl, command = ARGV[3], ARGV[4]
+local ttl, longer, replace, command = ARGV[3], ARGV[4], ARGV[5] == '1', ARGV[6]
+
+-- held is the token in aux, or '-'.
+local function held()
+  local aux = redis.pcall('GET', KEYS[2])
+  if type(aux) == 'table' then
+    return redis.call('HGET', KEYS[2], 'token')
+  end
+  return aux
+end
 
 -- store makes the image, of a key that does not exist, and returns the error if Redis does not take it. Lua passes on
 -- some 8,000 arguments at most.
@@ -25,7 +36,7 @@ local function store()
   if command == 'RENAME' then
     redis.call('RENAME', KEYS[6], KEYS[1])
   else
-    for i = 5, #ARGV, 1000 do
+    for i = 7, #ARGV, 1000 do
       local stored = redis.pcall(command, KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))
       if type(stored) == 'table' and stored.err then
         redis.call('DEL', KEYS[1])
@@ -40,20 +51,37 @@ local function store()
   end
 end
 
-if redis.call('GET', KEYS[2]) == ARGV[1] then
-  if redis.call('EXISTS', KEYS[1]) == 1 then
+-- keep replaces the lease by a copy of the image.
+local function keep()
+  redis.call('DEL', KEYS[2])
+  if longer ~= '0' and ttl ~= '0' then
+    local time = redis.call('TIME')
+    local life = ttl + longer
+    redis.call('HSET', KEYS[2], 'image', redis.call('DUMP', KEYS[1]),
+      'until', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + life))
+    redis.call('PEXPIRE', KEYS[2], string.format('%.0f', life))
+  end
+end
+
+if held() == ARGV[1] then
+  if redis.call('EXISTS', KEYS[1]) == 1 and not replace then
     redis.call('DEL', KEYS[2]) -- somebody stored it past keyrow: that is newer than what was read
   elseif command == 'RENAME' and redis.call('EXISTS', KEYS[6]) == 0 then
     redis.call('DEL', KEYS[2])
   else
+    if replace then
+      redis.call('UNLINK', KEYS[1])
+    end
     local refused
     if command ~= '' then
       refused = store()
     elseif ttl ~= '0' then
       refused = redis.pcall('SET', KEYS[2], '-', 'PX', ttl).err
     end
-    if command ~= '' or ttl == '0' or refused then
+    if refused or command == '' and ttl == '0' then
       redis.call('DEL', KEYS[2])
+    elseif command ~= '' then
+      keep()
     end
     if refused then
       return {'UNCACHED', refused}
@@ -83,7 +111,7 @@ local why = redis.call('HGET', KEYS[5], KEYS[1])
 if why and string.sub(why, 1, 10) == '{"mark":"-' then
   return {'GONE'}
 end
-if redis.call('GET', KEYS[2]) == '-' then
+if held() == '-' then
   return {'NEG'}
 end
 return {'LOST'}
