@@ -376,6 +376,9 @@ func (o *owner) round(ctx context.Context, items, decided []*item) error {
 
 // finish takes the marks of items that came to an end out of flushing.
 func (o *owner) finish(ctx context.Context, items []*item) error {
+	if err := o.drop(ctx); err != nil {
+		return err
+	}
 	now := time.Now()
 	moved := slices.ContainsFunc(items, func(it *item) bool {
 		return it.end == endLanded && o.waitsFor(it, errDuplicate)

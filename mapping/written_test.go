@@ -20,7 +20,7 @@ var writtenTable = &Table{
 
 func ptr(s string) *string { return &s }
 
-func written(t *testing.T, value, column string) *Mapping {
+func writtenMapping(t *testing.T, value, column string) *Mapping {
 	t.Helper()
 	c := Default()
 	c.Name, c.Key, c.Table, c.Value, c.Column = "thing", "thing:{id}", "things", value, column
@@ -40,7 +40,7 @@ func bytesOf(texts ...string) (list [][]byte) {
 
 // What clients write to fields is checked and brought into the form that a read has.
 func TestFields(t *testing.T) {
-	m := written(t, "hash", "")
+	m := writtenMapping(t, "hash", "")
 	for _, test := range []struct{ in, want string }{
 		{"name|Ada|price|2.5", "name Ada price 2.50"},
 		{"price|1|name|x|price|2", "price 2.00 name x"},
@@ -73,7 +73,7 @@ func TestFields(t *testing.T) {
 
 // A row that is made has its key and its defaults; what only MySQL knows is left to it.
 func TestRemainder(t *testing.T) {
-	m := written(t, "hash", "")
+	m := writtenMapping(t, "hash", "")
 	rest, err := m.Remainder(nil, []byte("thing:7"), []byte("name"), []byte("data"))
 	if got := fmt.Sprintf("%s %v", rest, err); got != "[id 7 price 1.50] <nil>" {
 		t.Error(got)
@@ -94,10 +94,10 @@ func TestRemainder(t *testing.T) {
 
 // A string without the other columns that a row needs can only change a row that is there.
 func TestPartial(t *testing.T) {
-	if m := written(t, "string", "price"); !m.Partial() {
+	if m := writtenMapping(t, "string", "price"); !m.Partial() {
 		t.Error("a price does not make a row without a name")
 	}
-	m := written(t, "string", "name")
+	m := writtenMapping(t, "string", "name")
 	if m.Partial() {
 		t.Error("a name makes a row")
 	}
@@ -107,14 +107,14 @@ func TestPartial(t *testing.T) {
 			t.Errorf("%q: %s", in, got)
 		}
 	}
-	if _, err := written(t, "hash", "").Canonical(nil, []byte("thing:1"), []byte("x")); err == nil || !strings.Contains(err.Error(), "HSET") {
+	if _, err := writtenMapping(t, "hash", "").Canonical(nil, []byte("thing:1"), []byte("x")); err == nil || !strings.Contains(err.Error(), "HSET") {
 		t.Errorf("a hash is SET: %v", err)
 	}
 }
 
 // Images that scripts have left in another form are told apart.
 func TestExact(t *testing.T) {
-	hash, text, doc := written(t, "hash", ""), written(t, "string", "price"), written(t, "json", "")
+	hash, text, doc := writtenMapping(t, "hash", ""), writtenMapping(t, "string", "price"), writtenMapping(t, "json", "")
 	for _, test := range []struct {
 		m      *Mapping
 		values []string
@@ -137,7 +137,7 @@ func TestExact(t *testing.T) {
 }
 
 func TestLimits(t *testing.T) {
-	hash := written(t, "hash", "")
+	hash := writtenMapping(t, "hash", "")
 	l := hash.Limits([]byte("price"))
 	if got := fmt.Sprintf("%s %d %s %s", l, l.Scale, l.Low, l.High); got != "-9999.99 to 9999.99 2 -999999 999999" {
 		t.Error(got)

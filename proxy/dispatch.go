@@ -214,7 +214,7 @@ var unknown = command{name: "a command that redis did not list when keyrow start
 func (s *session) pass(c *command, req request) {
 	err := s.objection(c, req.args)
 	switch {
-	case err == nil && c.reads && s.view(c, req):
+	case err == nil && c.reads && s.view(c, req), err == nil && c.writes && s.overwrite(c, req):
 	case err == nil, c == &unknown && s.outside():
 		s.forward(req)
 	default:
@@ -245,7 +245,7 @@ func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
 		return nil
 	}
 	switch m := maps.Match(key); {
-	case m == nil:
+	case m == nil, m.Cache:
 		return nil
 	case m.Deny:
 		return refused(fmt.Sprintf("%s is not supported on %.100q: %s; nothing was changed", c.name, key, denial(m)))

@@ -150,7 +150,12 @@ func (s *session) queuePlain(c *command, req request) {
 		s.abort(err)
 		return
 	}
+	keys := s.opaques(c, req.args)
+	if len(keys) > 0 && (s.loggedIn("writing a mapped key") || !s.confirmed(req)) {
+		return
+	}
 	s.forward(req)
+	s.queueLeaseless(keys)
 }
 
 // abort refuses a command and with it the transaction.
@@ -232,6 +237,9 @@ func (s *session) queueSet(c *command, req request) {
 		return
 	}
 	if err == nil {
+		err = s.queueable(c, m)
+	}
+	if err == nil {
 		err = s.writable(m, set.key)
 	}
 	var image []byte
@@ -265,12 +273,13 @@ func (s *session) queueMistake(c *command, key []byte, err redisReply) {
 }
 
 // queueMset queues MSET, with images in place of the values of mapped keys.
-func (s *session) queueMset(_ *command, req request) {
+func (s *session) queueMset(c *command, req request) {
 	if !s.confirmed(req) {
 		return
 	}
 	args := append([][]byte(nil), req.args...)
 	var written []blindKey
+	var opaques [][]byte
 	if len(args)%2 == 1 {
 		for i := 1; i < len(args); i += 2 {
 			m := s.mapped(args[i])
@@ -281,7 +290,14 @@ func (s *session) queueMset(_ *command, req request) {
 				}
 				continue
 			}
-			err := s.writable(m, args[i])
+			if m.Cache {
+				opaques = append(opaques, args[i])
+				continue
+			}
+			err := s.queueable(c, m)
+			if err == nil {
+				err = s.writable(m, args[i])
+			}
 			if err == nil {
 				args[i+1], err = m.Canonical(nil, args[i], args[i+1])
 			}
@@ -297,6 +313,7 @@ func (s *session) queueMset(_ *command, req request) {
 	}
 	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
 	s.queueMarks(written...)
+	s.queueLeaseless(opaques)
 }
 
 type blindKey struct {
@@ -375,6 +392,10 @@ func (s *session) queueDel(c *command, req request) {
 	s.settle()
 	var rows []int64
 	for i, k := range d.how {
+		if k.row && k.m.Through {
+			s.abort(s.queueable(c, k.m))
+			return
+		}
 		if k.row {
 			rows = append(rows, int64(i+1))
 		}
