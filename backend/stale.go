@@ -54,7 +54,9 @@ func (o *owner) kin(ctx context.Context, items []*item, before bool) (at, n int,
 	}
 	for ; at < len(items); at += n {
 		m := items[at].m
-		for n = 1; at+n < len(items) && n < maxDeletes && items[at+n].m == m; n++ {
+		n = 1
+		for at+n < len(items) && n < maxDeletes && items[at+n].m == m {
+			n++
 		}
 		kin := o.ranksOf.Kin(m)
 		if len(kin) == 0 {

@@ -194,15 +194,16 @@ func (s *session) keyrowInvalidate(keys [][]byte) {
 }
 
 // aside runs do, which may wait, until it returns or patience ends, or the client has gone.
-func (s *session) aside(patience time.Duration, do func(context.Context) error) (err error) {
+func (s *session) aside(patience time.Duration, do func(context.Context) error) error {
 	s.settle()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	done := make(chan struct{})
+	var failed error
 	over := false
 	go func() {
 		defer close(done)
-		err = do(ctx)
+		failed = do(ctx)
 		s.mu.Lock()
 		over = true
 		s.moved.Broadcast()
@@ -212,5 +213,5 @@ func (s *session) aside(patience time.Duration, do func(context.Context) error) 
 		cancel()
 	}
 	<-done
-	return err
+	return failed
 }
