@@ -198,20 +198,16 @@ func (s *session) aside(patience time.Duration, do func(context.Context) error) 
 	s.settle()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	done := make(chan struct{})
-	var failed error
-	over := false
+	result := make(chan error, 1)
 	go func() {
-		defer close(done)
-		failed = do(ctx)
+		err := do(ctx)
 		s.mu.Lock()
-		over = true
+		result <- err
 		s.moved.Broadcast()
 		s.mu.Unlock()
 	}()
-	if !s.await(func() bool { return over }) {
+	if !s.await(func() bool { return len(result) > 0 }) {
 		cancel()
 	}
-	<-done
-	return failed
+	return <-result
 }
