@@ -9,6 +9,7 @@ import (
 	mathrand "math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,6 +64,7 @@ type Loader struct {
 	hook    func(point string)
 	log     zerolog.Logger
 	sets    []journalSets // of each partition
+	aux     string        // what the name of an aux key has before the key
 
 	token    string // start of every token of this Loader
 	tokens   atomic.Uint64
@@ -93,6 +95,7 @@ type queue struct {
 // Loader.mu guards.
 type load struct {
 	key     []byte
+	name    string // key too
 	waiters []func(image []byte, err error)
 
 	asked int // how many of waiters had joined when acquire was last sent
@@ -140,6 +143,7 @@ func NewLoader(o LoaderOptions) *Loader {
 		altered: o.Altered, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
+		aux:    strings.TrimSuffix(string(o.Journal.AppendAux(nil, nil)), "}"),
 		queues: make(map[*mapping.Mapping]*queue),
 	}
 	for p := range o.Journal.Partitions {
@@ -193,8 +197,8 @@ func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, er
 		ld.waiters = append(ld.waiters, done)
 		return true
 	}
-	ld := &load{key: append([]byte(nil), key...), waiters: []func([]byte, error){done}}
-	q.loads[string(key)] = ld
+	ld := &load{key: append([]byte(nil), key...), name: string(key), waiters: []func([]byte, error){done}}
+	q.loads[ld.name] = ld
 	q.ready = append(q.ready, ld)
 	select {
 	case q.wake <- struct{}{}:
@@ -298,7 +302,7 @@ func (l *Loader) answer(q *queue, ld *load, n int, image []byte) {
 	l.mu.Lock()
 	waiters := ld.waiters[:n:n]
 	if ld.waiters = ld.waiters[n:]; len(ld.waiters) == 0 {
-		delete(q.loads, string(ld.key))
+		delete(q.loads, ld.name)
 	} else {
 		ld.polls, ld.lost, ld.giveUp = 0, 0, time.Time{}
 		q.ready = append(q.ready, ld)
@@ -316,7 +320,7 @@ func (l *Loader) fail(q *queue, ld *load, err error) {
 	}
 	l.mu.Lock()
 	waiters := ld.waiters
-	delete(q.loads, string(ld.key))
+	delete(q.loads, ld.name)
 	l.mu.Unlock()
 	l.counters.errors.Add(uint64(len(waiters)))
 	for _, done := range waiters {

@@ -3,9 +3,6 @@ package backend
 import (
 	"context"
 	"fmt"
-	"slices"
-
-	"github.com/redis/go-redis/v9"
 
 	"keyrow/mapping"
 )
@@ -61,8 +58,7 @@ func (l *Loader) round(q *queue, loads []*load) {
 type read struct {
 	*load
 	token  string // of the lease; empty: there is none, and what is read is not to be cached
-	keys   []string
-	denied error // why there is no lease
+	denied error  // why there is no lease
 
 	values [][]byte // the image, as mapping.Kind has it
 	aside  string   // the key that has the image instead of values
@@ -102,17 +98,21 @@ var storing = [...]string{
 
 // acquire answers the keys that need no row, queues again those whose lease is another's, and returns the rest.
 func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
-	calls := make([]*call, len(loads))
-	asked := make([]*read, len(loads))
-	for i, ld := range loads {
-		key := string(ld.key)
-		sets := l.sets[l.journal.Partition(ld.key)]
-		asked[i] = &read{
-			load:  ld,
-			token: l.newToken(),
-			keys:  []string{key, string(l.journal.AppendAux(nil, ld.key)), sets.dirty, sets.flushing, sets.parked},
+	token := l.newToken()
+	byPartition := make([][]*load, len(l.sets))
+	for _, ld := range loads {
+		p := l.journal.Partition(ld.key)
+		byPartition[p] = append(byPartition[p], ld)
+	}
+	var calls []*call
+	for p, some := range byPartition {
+		if len(some) > 0 {
+			keys := append(make([]string, 0, 3+len(some)), l.sets[p].dirty, l.sets[p].flushing, l.sets[p].parked)
+			calls = append(calls, &call{
+				keys: appendNames(keys, some),
+				args: []any{token, l.lease.Milliseconds(), look(q.m), l.aux},
+			})
 		}
-		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.lease.Milliseconds(), look(q.m)}}
 	}
 
 	l.sending(loads)
@@ -121,36 +121,66 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 	}
 	pipeline(l.ctx, l.rdb, acquireScript, calls)
 
-	for i, r := range asked {
-		result, image, err := scriptReply(calls[i])
-		if err != nil {
-			l.fail(q, r.load, err)
+	for _, some := range byPartition {
+		if len(some) == 0 {
 			continue
 		}
-		switch result {
-		case "GRANTED":
-			reads = append(reads, r)
-		case "FULL":
-			r.token, r.denied = "", uncached(string(image))
-			reads = append(reads, r)
-		case "WAIT":
-			l.counters.waits.Add(1)
-			if !l.poll(q, r.load) {
-				r.token, r.denied = "", errLeased
+		for i, ld := range some {
+			if r := l.acquired(q, ld, token, calls[0], i); r != nil {
 				reads = append(reads, r)
 			}
-		default:
-			l.found(q, r.load, result, image)
 		}
+		calls = calls[1:]
 	}
 	return reads
 }
 
+// acquired takes what acquire, called as c, says of its i-th key. It returns nil if nothing is to be read now.
+func (l *Loader) acquired(q *queue, ld *load, token string, c *call, i int) *read {
+	result, value, err := c.result(i)
+	switch {
+	case err != nil:
+		l.fail(q, ld, err)
+		return nil
+	case result == "GRANTED":
+		return &read{load: ld, token: token}
+	case result == "FULL":
+		return &read{load: ld, denied: uncached(string(value))}
+	case result == "WAIT":
+		l.counters.waits.Add(1)
+		if l.poll(q, ld) {
+			return nil
+		}
+		return &read{load: ld, denied: errLeased}
+	case result == "HIT":
+		l.counters.hits.Add(1)
+		if !q.m.Kind.Text() {
+			value = present
+		}
+	case result == "GONE":
+		l.counters.gone.Add(1)
+	case result == "NEG":
+		l.counters.negatives.Add(1)
+	default:
+		l.fail(q, ld, strange(result))
+		return nil
+	}
+	l.answer(q, ld, ld.sent, value)
+	return nil
+}
+
+// appendNames appends the keys of loads.
+func appendNames(keys []string, loads []*load) []string {
+	for _, ld := range loads {
+		keys = append(keys, ld.name)
+	}
+	return keys
+}
+
 // fill caches what was read and answers it; the keys without a lease are answered with what was read.
 func (l *Loader) fill(q *queue, reads []*read) {
-	var filled []*read
+	var filled, broken []*read
 	var loads []*load
-	var broken []*read
 	for _, r := range reads {
 		switch {
 		case r.err != nil:
@@ -164,8 +194,8 @@ func (l *Loader) fill(q *queue, reads []*read) {
 	}
 	if len(broken) > 0 {
 		l.altered()
+		l.release(broken)
 	}
-	l.release(broken)
 	for _, r := range broken {
 		l.fail(q, r.load, r.err)
 	}
@@ -173,48 +203,46 @@ func (l *Loader) fill(q *queue, reads []*read) {
 		return
 	}
 
-	calls := make([]*call, len(filled))
-	for i, r := range filled {
-		keys := r.keys
-		if r.aside != "" {
-			keys = append(slices.Clip(keys), r.aside)
-		}
-		calls[i] = &call{keys: keys, args: fillArgs(q.m, r)}
-	}
+	calls := fillCalls(q.m, filled, l.aux)
 	l.sending(loads)
 	pipeline(l.ctx, l.rdb, fillScript, calls)
 	l.hook(HookFilled)
 
-	for i, r := range filled {
-		result, image, err := scriptReply(calls[i])
-		if err != nil {
-			l.fail(q, r.load, err)
-			continue
+	for _, c := range calls {
+		for i, r := range filled[:len(c.keys)] {
+			l.filled(q, r, c, i)
 		}
-		switch result {
-		case "FILLED":
-			l.counters.fills.Add(1)
+		filled = filled[len(c.keys):]
+	}
+}
+
+// filled takes what fill, called as c, says of its i-th key.
+func (l *Loader) filled(q *queue, r *read, c *call, i int) {
+	result, why, err := c.result(i)
+	switch {
+	case err != nil:
+		l.fail(q, r.load, err)
+	case result == "FILLED":
+		l.counters.fills.Add(1)
+		l.answer(q, r.load, r.sent, r.image(q.m))
+	case result == "UNCACHED":
+		l.counters.uncached.Add(1)
+		l.log.Debug().Str("mapping", q.m.Name).Bytes("why", why).Msg("redis did not take a fill")
+		if r.handed(q.m) {
 			l.answer(q, r.load, r.sent, r.image(q.m))
-		case "UNCACHED":
-			l.counters.uncached.Add(1)
-			l.log.Debug().Str("mapping", q.m.Name).Bytes("why", image).Msg("redis did not take a fill")
-			if r.handed(q.m) {
-				l.answer(q, r.load, r.sent, r.image(q.m))
-			} else {
-				l.fail(q, r.load, uncached(string(image)))
-			}
-		case "LOST":
-			l.counters.rejected.Add(1)
-			if r.lost++; r.lost < maxLost {
-				l.again(q, r.load)
-			} else {
-				// Something takes leases away as fast as they are given, eviction for one.
-				l.direct(q, r, errLeased)
-			}
-		default:
-			l.counters.rejected.Add(1)
-			l.found(q, r.load, result, image)
+		} else {
+			l.fail(q, r.load, uncached(string(why)))
 		}
+	case result == "LOST":
+		l.counters.rejected.Add(1)
+		if r.lost++; r.lost < maxLost {
+			l.again(q, r.load) // acquire finds what there is now
+		} else {
+			// Something takes leases away as fast as they are given, eviction for one.
+			l.direct(q, r, errLeased)
+		}
+	default:
+		l.fail(q, r.load, strange(result))
 	}
 }
 
@@ -238,70 +266,81 @@ func uncached(why string) error {
 	return &Error{CodeUpstream, "redis did not take the value of the key: " + why + ": nothing was read"}
 }
 
-// fillArgs are the arguments of the script that caches what was read.
-func fillArgs(m *mapping.Mapping, r *read) []any {
-	switch {
-	case r.nothing():
-		return []any{r.token, look(m), jittered(m.NegativeTTL), ""}
-	case r.aside != "":
-		return []any{r.token, look(m), jittered(m.TTL), "RENAME"}
+// fillBytes is how many bytes of images one call of fill brings, unless a single one has more: Redis serves nobody else
+// while it runs a script.
+const fillBytes = 256 << 10
+
+// fillCalls are the calls of the script that cache what was read, for some of reads each, in order.
+func fillCalls(m *mapping.Mapping, reads []*read, aux string) []*call {
+	var calls []*call
+	size := fillBytes
+	for _, r := range reads {
+		if size >= fillBytes {
+			calls = append(calls, &call{args: append(make([]any, 0, 2+4*len(reads)), r.token, aux)})
+			size = 0
+		}
+		c := calls[len(calls)-1]
+		c.keys = append(c.keys, r.name)
+		switch {
+		case r.nothing():
+			c.args = append(c.args, jittered(m.NegativeTTL), "", 0)
+		case r.aside != "":
+			c.args = append(c.args, jittered(m.TTL), "RENAME", 1, r.aside)
+		default:
+			c.args = append(c.args, jittered(m.TTL), storing[m.Kind], len(r.values))
+			for _, v := range r.values {
+				c.args = append(c.args, v)
+				size += len(v)
+			}
+		}
 	}
-	args := append(make([]any, 0, 4+len(r.values)), r.token, look(m), jittered(m.TTL), storing[m.Kind])
-	for _, v := range r.values {
-		args = append(args, v)
-	}
-	return args
+	return calls
 }
 
-// found answers a key of which a script told what there is.
-func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
-	switch result {
-	case "HIT":
-		l.counters.hits.Add(1)
-		if !q.m.Kind.Text() {
-			image = present
-		}
-	case "GONE":
-		l.counters.gone.Add(1)
-	case "NEG":
-		l.counters.negatives.Add(1)
-	default:
-		l.fail(q, ld, &Error{CodeUpstream, fmt.Sprintf("redis answered a script with %.40q: nothing was read", result)})
-		return
-	}
-	l.answer(q, ld, ld.sent, image)
+// strange is the error for an answer of a script that this program does not know.
+func strange(result string) error {
+	return &Error{CodeUpstream, fmt.Sprintf("redis answered a script with %.40q: nothing was read", result)}
 }
 
 // release gives the leases back, as far as Redis lets it.
 func (l *Loader) release(reads []*read) {
-	var calls []*call
+	c := &call{}
 	for _, r := range reads {
 		if r.token != "" {
-			calls = append(calls, &call{keys: r.keys[1:2], args: []any{r.token}})
+			c.keys = append(c.keys, r.name)
+			c.args = []any{r.token, l.aux} // a round has one token
 		}
 	}
-	if len(calls) == 0 {
+	if len(c.keys) == 0 {
 		return
 	}
 	// Close cancels l.ctx, and the lease is to go all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), releaseTimeout)
 	defer cancel()
-	pipeline(ctx, l.rdb, releaseScript, calls)
+	pipeline(ctx, l.rdb, releaseScript, []*call{c})
 }
 
-// scriptReply is the array acquire or fill returned: its first word, and what came with it. The error is one a client
-// can be given.
-func scriptReply(c *call) (result string, value []byte, err error) {
-	if c.err != nil && c.err != redis.Nil {
+// result is what acquire or fill returned for the i-th key: a word, and what came with it. The error is one a client can
+// be given.
+func (c *call) result(i int) (result string, value []byte, err error) {
+	if c.err != nil {
 		return "", nil, fromRedis(c.err, "nothing was read")
 	}
-	reply, _ := c.reply.([]any)
-	if len(reply) > 0 {
-		result, _ = reply[0].(string)
+	all, _ := c.reply.([]any)
+	if i >= len(all) {
+		return "", nil, nil
 	}
-	if len(reply) > 1 {
-		s, _ := reply[1].(string)
-		value = []byte(s)
+	switch one := all[i].(type) {
+	case string:
+		result = one
+	case error:
+		err = fromRedis(one, "nothing was read")
+	case []any:
+		if len(one) == 2 {
+			result, _ = one[0].(string)
+			text, _ := one[1].(string)
+			value = []byte(text)
+		}
 	}
-	return result, value, nil
+	return result, value, err
 }

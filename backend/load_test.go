@@ -432,21 +432,6 @@ func TestLoadJoinedLate(t *testing.T) {
 	}
 }
 
-// The same for what a rejected fill found instead.
-func TestLoadJoinedLateRejected(t *testing.T) {
-	lg := users(t, loaderSetup{})
-	var late <-chan answer
-	lg.on(HookSelected, func() { lg.write("user:1", `{"id":1,"name":"new"}`) })
-	lg.on(HookFilled, func() {
-		lg.remove("user:1")
-		late = lg.start(lg.Loader, "user:1")
-	})
-	lg.want("user:1", `{"id":1,"name":"new"}`)
-	if got := <-late; got.String() != "(nil)" {
-		t.Errorf("who asked after the delete got %s", got)
-	}
-}
-
 // The same for a row that is answered without a fill: it is for those who had joined when its acquire was sent.
 func TestLoadJoinedLateDirect(t *testing.T) {
 	lg := users(t, loaderSetup{timeout: 100 * time.Millisecond})

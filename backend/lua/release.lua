@@ -1,12 +1,15 @@
--- release: what the holder of a lease does who could not read the row, so that the next reader need not wait for the
--- lease to run out.
+-- release: what the holder of leases does who could not read, so that the next reader need not wait for them to run out.
 --
--- KEYS  1 aux
--- ARGV  1 token
+-- KEYS  images
+-- ARGV  1 token  2 what the name of an aux key has before the key
 --
--- Returns 1 if the lease was still held, else 0.
+-- Returns the number of leases that were still held.
 
-if redis.call('GET', KEYS[1]) == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
+local released = 0
+for _, key in ipairs(KEYS) do
+  local aux = ARGV[2] .. key .. '}'
+  if redis.call('GET', aux) == ARGV[1] then
+    released = released + redis.call('DEL', aux)
+  end
 end
-return 0
+return released
