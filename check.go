@@ -48,14 +48,14 @@ With --json it prints one object:
 			}
 			r := check(cmd.Context(), c)
 			if asJSON {
-				err = r.writeJSON(os.Stdout)
+				err = writeJSON(os.Stdout, r)
 			} else {
 				err = r.write(os.Stdout, colours(os.Stdout))
 			}
 			return errors.Join(err, r.err)
 		},
 	}
-	configFlag(cmd, &conf)
+	configFlag(cmd.Flags(), &conf)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -143,11 +143,11 @@ func (r *checked) add(f finding) {
 
 var errWouldNotStart = errors.New("keyrow would not start with this configuration")
 
-func (r *checked) writeJSON(out io.Writer) error {
+func writeJSON(out io.Writer, v any) error {
 	e := json.NewEncoder(out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(r)
+	return e.Encode(v)
 }
 
 // The colours of a terminal, by their numbers.

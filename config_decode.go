@@ -61,6 +61,17 @@ func (d *decoder) value(path string, v any, out any) {
 		}
 	case *time.Duration:
 		d.duration(path, v, out)
+	case *float64:
+		switch v := v.(type) {
+		case int64:
+			*out = float64(v)
+		case float64:
+			*out = v
+		default:
+			d.report(path, "want a number, got %s", show(v))
+		}
+	case *mapping.Rate:
+		d.rate(path, v, out)
 	case *proxy.Addrs:
 		if s, ok := v.(string); ok {
 			*out = proxy.Addrs{d.expand(path, s)}
@@ -156,6 +167,26 @@ func (d *decoder) duration(path string, v any, out *time.Duration) {
 		*out = length
 	} else {
 		d.report(path, want+", got %q", text)
+	}
+}
+
+// rate reads "1000/s" and the like, and numbers, which are for each second.
+func (d *decoder) rate(path string, v any, out *mapping.Rate) {
+	const want = `want how many a second, like 1000 or "1000/s"`
+	switch v := v.(type) {
+	case int64:
+		*out = mapping.Rate(v)
+	case float64:
+		*out = mapping.Rate(v)
+	case string:
+		r, err := mapping.ParseRate(d.expand(path, v))
+		if err != nil {
+			d.report(path, want+": %v", err)
+			return
+		}
+		*out = r
+	default:
+		d.report(path, want+", got %s", show(v))
 	}
 }
 

@@ -164,6 +164,14 @@ func TestConfigProblems(t *testing.T) {
 		{"negative duration", minimal + `ttl = "-1s"`,
 			[]string{`mapping "user": ttl: -1s is out of range; want "0" or 1ms to 100 years`}},
 
+		{"rate of a day", minimal + `max_selects = "10/d"`,
+			[]string{`mapping "user": max_selects: want how many a second, like 1000 or "1000/s": "10/d" is not a rate, like "1000/s" or "30/m"`}},
+		{"truth for a rate", minimal + `max_selects = true`,
+			[]string{`mapping "user": max_selects: want how many a second, like 1000 or "1000/s", got true`}},
+		{"text for a fraction", minimal + `early_refresh = "1"`, []string{`mapping "user": early_refresh: want a number, got "1"`}},
+		{"rates and fractions", minimal + "max_selects = \"30/m\"\nearly_refresh = 1", nil},
+		{"rates and fractions without quotes", minimal + "max_selects = 1000\nearly_refresh = 1.5", nil},
+
 		{"no variable", `redis.password = "${KEYROW_TEST_UNSET}"`,
 			[]string{`redis.password: the environment has no variable KEYROW_TEST_UNSET`}},
 		{"no variable in a list", minimal + `columns = ["${KEYROW_TEST_UNSET}"]`,

@@ -13,6 +13,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // Exit statuses.
@@ -71,7 +72,8 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 3 stopped with writes left in Redis that are not in MySQL yet.`,
 		Example: "  keyrow init --out conf.toml  write a configuration for the tables of a database\n" +
 			"  keyrow check -c conf.toml    compare it with Redis and the tables of MySQL\n" +
-			"  keyrow -c conf.toml          serve",
+			"  keyrow -c conf.toml          serve\n" +
+			"  keyrow journal status        look at what is not in MySQL yet",
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -84,19 +86,22 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 			return serve(cmd.Context(), c, newLog(c.Log, os.Stderr))
 		},
 	}
-	configFlag(root, &conf)
+	configFlag(root.Flags(), &conf)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
 		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
 	})
 	root.SetVersionTemplate("keyrow {{.Version}}\n")
-	root.AddCommand(newInit(), newCheck())
+	root.AddCommand(newInit(), newCheck(), newWarm(), newVerify(), newJournal())
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
 
+// defaultConf is the configuration file unless another is named.
+const defaultConf = "conf.toml"
+
 // configFlag gives a command the flag that names the configuration.
-func configFlag(cmd *cobra.Command, path *string) {
-	cmd.Flags().StringVarP(path, "config", "c", "conf.toml", "the configuration file")
+func configFlag(flags *pflag.FlagSet, path *string) {
+	flags.StringVarP(path, "config", "c", defaultConf, "the configuration file")
 }
 
 func noArgs(_ *cobra.Command, args []string) error {

@@ -163,6 +163,12 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	defer func() { _ = owners.Close() }()
 
+	ping, err := backend.OpenMySQL(backend.MySQLConfig{DSN: c.MySQL.DSN, MaxOpen: 1, Timeout: c.MySQL.Timeout})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ping.Close() }()
+
 	var server *proxy.Server
 	watch := backend.NewWatch(backend.WatchOptions{
 		DB: p.db, Set: p.set, Swap: func(set *mapping.Set) { server.SetMappings(set) }, Log: log,
@@ -172,15 +178,16 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	})
 	loader := backend.NewLoader(backend.LoaderOptions{
 		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Altered: watch.Ask,
-		Log: log, Hook: hook,
+		MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Log: log, Hook: hook,
 	})
 	server = proxy.New(proxy.Options{
 		Config: c.Proxy,
 		Upstream: proxy.Upstream{
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
-		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Gate: journal,
-		Log: log, Report: report(loader, flusher), Hook: hook,
+		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Gate: journal,
+		Parking: journal, Drainer: flusher,
+		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Hook: hook,
 	})
 	if err := server.Listen(); err != nil {
 		return err
@@ -248,10 +255,23 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 			{"negative_hits", int64(loads.Negatives)},
 			{"lease_waits", int64(loads.Waits)},
 			{"load_errors", int64(loads.Errors)},
+			{"stale_loads", int64(loads.Stale)},
+			{"early_refreshes", int64(loads.Early)},
+			{"early_looks", int64(loads.Looks)},
+			{"bypasses", int64(loads.Bypasses)},
+			{"bypass_errors", int64(loads.BypassErrors)},
+			{"waiting_loads", int64(loads.Waiting)},
+			{"refused_loads", int64(loads.Crowded)},
+			{"overdue_loads", int64(loads.Overdue)},
+			{"throttled_selects", int64(loads.Throttled)},
+			{"mysql_silent", number(loads.Silent)},
+			{"mysql_silences", int64(loads.Opened)},
+			{"unsent_selects", int64(loads.Broken)},
 			{"pending", flush.Pending},
 			{"oldest_pending_ms", flush.OldestAge.Milliseconds()},
 			{"parked", flush.Parked},
 			{"lost", flush.Lost},
+			{"journal_losses", flush.Losses},
 			{"sweeps", flush.Sweeps},
 			{"batches", flush.Batches},
 			{"flushed_rows", flush.Rows},
@@ -262,5 +282,25 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 		} {
 			line(l.name, l.n)
 		}
+	}
+}
+
+func number(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// reportJournal makes the lines of KEYROW JOURNAL.
+func reportJournal(flusher *backend.Flusher) func(line func(name string, n int64)) {
+	return func(line func(name string, n int64)) {
+		flush := flusher.Snapshot()
+		line("pending", flush.Pending)
+		line("oldest_pending_ms", flush.OldestAge.Milliseconds())
+		line("settled_per_second", flush.Rate)
+		line("parked", flush.Parked)
+		line("lost", flush.Lost)
+		line("journal_losses", flush.Losses)
 	}
 }

@@ -20,7 +20,9 @@ const (
 	DefaultTCPKeepAlive = 300 * time.Second
 
 	DefaultMySQLMaxOpen = 32
-	DefaultMySQLTimeout = 5 * time.Second
+	// DefaultMySQLMaxWaiting is what a MySQL that reads 20,000 rows a second is through with within DefaultMySQLTimeout.
+	DefaultMySQLMaxWaiting = 100_000
+	DefaultMySQLTimeout    = 5 * time.Second
 
 	DefaultJournalPrefix         = "keyrow"
 	DefaultJournalPartitions     = 4
@@ -35,6 +37,7 @@ const (
 const (
 	maxLanes      = 256
 	maxOpen       = 10_000
+	maxWaiting    = 100_000_000
 	maxPartitions = 1024
 	maxBatch      = 10_000
 	maxPending    = 1_000_000_000
@@ -74,6 +77,8 @@ type MySQLConfig struct {
 	DSN string `toml:"dsn"`
 	// MaxOpen bounds the connections of the read path; the owners of partitions have one each besides.
 	MaxOpen int `toml:"max_open"`
+	// MaxWaiting bounds the reads that wait for MySQL.
+	MaxWaiting int `toml:"max_waiting"`
 	// Timeout of connecting and of one SELECT of the read path, the wait for a free connection included.
 	Timeout time.Duration `toml:"timeout"`
 }
@@ -85,7 +90,7 @@ type JournalConfig struct {
 	Partitions int    `toml:"partitions"`
 	// Interval between two sweeps of a partition.
 	Interval time.Duration `toml:"interval"`
-	// Batch is the number of marks one transaction flushes.
+	// Batch is the number of marks one transaction flushes; up to maxGrowth times as many while there is a backlog.
 	Batch int `toml:"batch"`
 	// MaxPending is the number of marks from which on new writes are refused.
 	MaxPending int `toml:"max_pending"`
@@ -104,7 +109,7 @@ func DefaultRedis() RedisConfig {
 
 // DefaultMySQL is [mysql] with nothing set. It is not valid: the dsn has no default.
 func DefaultMySQL() MySQLConfig {
-	return MySQLConfig{MaxOpen: DefaultMySQLMaxOpen, Timeout: DefaultMySQLTimeout}
+	return MySQLConfig{MaxOpen: DefaultMySQLMaxOpen, MaxWaiting: DefaultMySQLMaxWaiting, Timeout: DefaultMySQLTimeout}
 }
 
 // DefaultJournal is [journal] with nothing set.
@@ -154,6 +159,7 @@ func (c MySQLConfig) Validate() error {
 		ps.add("mysql.dsn", `names no database: put it after the slash, like "user:password@tcp(127.0.0.1:3306)/shop"`)
 	}
 	ps.between("mysql.max_open", c.MaxOpen, 1, maxOpen)
+	ps.between("mysql.max_waiting", c.MaxWaiting, 1, maxWaiting)
 	ps.within("mysql.timeout", c.Timeout, minTimeout, maxTimeout)
 	return ps.err()
 }

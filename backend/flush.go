@@ -74,7 +74,7 @@ type Flusher struct {
 type stats struct {
 	sweeps, batches, rows, upserts, deletes, retries, deferred, parked, lost atomic.Int64
 
-	owns []atomic.Bool // by partition: this process owns it now
+	owns []atomic.Bool // by partition: this process owns it now, and has swept it
 }
 
 // Snapshot is the state of the journal and what this process did to flush it. Counters run from the start of the
@@ -82,8 +82,10 @@ type stats struct {
 type Snapshot struct {
 	Pending   int64         // marks waiting in all partitions
 	OldestAge time.Duration // age of the oldest of them, 0: none waits
+	Rate      int64         // marks that all processes worked off in the last second
 	Parked    int64         // keys parked now
-	Owned     []int         // partitions this process owns now
+	Losses    int64         // how often Redis came back without the journal
+	Owned     []int         // partitions this process owns now, and has swept
 
 	Sweeps, Batches int64
 	Rows            int64 // rows written or deleted: marks settled by a commit, several marks of one key counted once
@@ -146,22 +148,58 @@ func (f *Flusher) Run(ctx context.Context) error {
 // keys, are not. It flushes nothing itself: Run has to be running, here or in the process that owns the partition.
 // If ctx ends first, it returns the number of marks that are left, -1 if unknown, and why.
 func (f *Flusher) Drain(ctx context.Context) (remaining int, err error) {
-	remaining = -1
 	var upTo []any
-	for {
+	return f.drain(ctx, f.kicks, func() (n int, err error) {
 		if upTo == nil {
-			upTo, err = f.newest(ctx)
-		}
-		if err == nil {
-			var n int
-			if n, err = f.older(ctx, upTo); err == nil {
-				remaining = n
+			if upTo, err = f.newest(ctx); err != nil {
+				return 0, err
 			}
 		}
-		if err == nil && remaining == 0 {
-			return 0, nil
+		return f.older(ctx, upTo)
+	})
+}
+
+// DrainKey is Drain for the marks of one key.
+func (f *Flusher) DrainKey(ctx context.Context, key string) (remaining int, err error) {
+	p := f.journal.keys.Partition([]byte(key))
+	names := f.journal.partition(p)
+	upTo := "-inf"
+	count := func() (int, string, error) {
+		reply, err := scriptWaits.Run(ctx, f.rdb, []string{names.dirty, names.flushing}, key, upTo).Slice()
+		if err != nil {
+			return 0, "", err
 		}
-		f.kick()
+		return int(reply[0].(int64)), reply[1].(string), nil
+	}
+	return f.drain(ctx, f.kicks[p:p+1], func() (n int, err error) {
+		if upTo == "-inf" {
+			var newest string
+			if _, newest, err = count(); err != nil || newest == "" {
+				return 0, err
+			}
+			upTo = newest
+		}
+		n, _, err = count()
+		return n, err
+	})
+}
+
+// drain waits until left returns 0.
+func (f *Flusher) drain(ctx context.Context, kicks []chan struct{}, left func() (int, error)) (remaining int, err error) {
+	remaining = -1
+	for {
+		var n int
+		if n, err = left(); err == nil {
+			if remaining = n; n == 0 {
+				return 0, nil
+			}
+		}
+		for _, c := range kicks {
+			select {
+			case c <- struct{}{}:
+			default: // one is waiting already
+			}
+		}
 		select {
 		case <-ctx.Done():
 			if err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -211,20 +249,13 @@ func (f *Flusher) older(ctx context.Context, upTo []any) (int, error) {
 	return scriptOlder.Run(ctx, f.rdb, sets, upTo...).Int()
 }
 
-func (f *Flusher) kick() {
-	for _, c := range f.kicks {
-		select {
-		case c <- struct{}{}:
-		default: // one is waiting already
-		}
-	}
-}
-
 // Snapshot is cheap: it asks no server.
 func (f *Flusher) Snapshot() Snapshot {
 	s := Snapshot{
 		Pending: f.journal.Pending(),
+		Rate:    f.journal.rate.perSecond.Load(),
 		Parked:  f.journal.parked.Load(),
+		Losses:  f.journal.losses.Load(),
 
 		Sweeps:      f.stats.sweeps.Load(),
 		Batches:     f.stats.batches.Load(),

@@ -18,6 +18,17 @@ import (
 // the images. A batch has one image at least.
 const batchBytes = 8 << 20
 
+// A batch grows while all that was asked for is there and MySQL takes less than growBelow for it, to maxGrowth times
+// journal.batch, and shrinks again when MySQL takes longer than that twice over: the rows stay locked for as long.
+const (
+	growBelow = 100 * time.Millisecond
+	maxGrowth = 8
+)
+
+// scriptKeys is how many keys of a batch one script deals with, so that Redis is back with its clients within a
+// millisecond or two.
+const scriptKeys = 256
+
 var (
 	scriptFence  = newScript("fence")
 	scriptSweep  = newScript("sweep")
@@ -26,6 +37,7 @@ var (
 	scriptPark   = newScript("park")
 	scriptDefer  = newScript("defer")
 	scriptOlder  = newScript("older")
+	scriptWaits  = newScript("waits")
 )
 
 // flags of an entry, as batch.lua sets them.
@@ -34,7 +46,7 @@ const (
 	markedDeleted             // - in flushing
 	markedMaybe               // ? in flushing
 	deletedAgain              // - in dirty, and there is no image
-	notString                 // the image is no string
+	notImage                  // the key holds neither a string nor a hash
 )
 
 // step is what the marks of one key come to.
@@ -83,13 +95,13 @@ const (
 type item struct {
 	key   string
 	flags int
-	image []byte
+	image [][]byte         // its values, as the mapping's kind has them
 	m     *mapping.Mapping // nil: none matches
 	step  step
 	id    []any // values of the key columns
 	row   []any // values of the columns to write, of an upsert
 
-	older   bool // the image is from before a column of the row: written with an UPDATE, so as to leave that alone
+	older   bool // the image does not say all of a row, as one from before a column: written with an UPDATE, so as to leave the rest alone
 	strange bool // the image is not one of a row, as far as the mapping says
 
 	end end
@@ -119,6 +131,7 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 	if err != nil {
 		return 0, err
 	}
+	o.f.stats.owns[o.p].Store(true)
 	if taken := reply.([]any); taken[1] == int64(0) {
 		return 0, nil
 	} else if taken[0] == int64(1) {
@@ -139,27 +152,38 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 			o.size = max(1, min(o.size, len(items))/4)
 			return 0, err
 		}
-		grow := true
 		for _, it := range items {
 			if it.end == endDefer {
 				deferring += time.Since(start)
-				grow = !o.waitsFor(it, errLockWait) // else the next row may be locked too
 				break
 			}
 		}
-		if grow {
-			o.size = min(o.f.journal.cfg.Batch, o.size*2)
-		}
+		o.size = o.nextSize(items, time.Since(start))
 	}
+}
+
+// nextSize is how many marks to read for the batch behind one that went well.
+func (o *owner) nextSize(items []*item, took time.Duration) int {
+	usual := o.f.journal.cfg.Batch
+	switch {
+	case slices.ContainsFunc(items, func(it *item) bool { return it.end == endDefer && o.waitsFor(it, errLockWait) }):
+		return o.size // the next row may be locked too
+	case o.size < usual:
+		return min(usual, o.size*2)
+	case len(items) == o.size && took < growBelow:
+		return min(usual*maxGrowth, o.size*2)
+	case took > 2*growBelow:
+		return max(usual, o.size/2)
+	}
+	return o.size
 }
 
 // read returns the keys of the oldest marks with their images.
 func (o *owner) read(ctx context.Context) ([]*item, error) {
-	reply, err := o.script(ctx, scriptBatch, []string{o.keys.fence, o.keys.dirty, o.keys.flushing}, o.size, batchBytes)
+	entries, err := o.marked(ctx)
 	if err != nil {
 		return nil, err
 	}
-	entries := reply.([]any)
 	set := o.f.mappings()
 	items := decodeAll(entries, set)
 	if slices.ContainsFunc(items, func(it *item) bool { return it.strange }) {
@@ -174,14 +198,51 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 	return items, nil
 }
 
+// marked returns what batch.lua says of the oldest marks.
+func (o *owner) marked(ctx context.Context) (entries []any, err error) {
+	seen := make(map[any]bool)
+	bytes := 0
+	for at := 0; at < o.size && bytes < batchBytes; at += scriptKeys {
+		reply, err := o.script(ctx, scriptBatch, []string{o.keys.fence, o.keys.dirty, o.keys.flushing}, at,
+			min(scriptKeys, o.size-at), batchBytes-bytes)
+		if err != nil {
+			return nil, err
+		}
+		some := reply.([]any)
+		if len(some) == 0 {
+			break
+		}
+		for ; len(some) >= 3; some = some[3:] {
+			if !seen[some[0]] { // the marks of a key need not stand beside each other
+				seen[some[0]] = true
+				entries = append(entries, some[:3]...)
+				bytes += imageSize(some[2])
+			}
+		}
+	}
+	return entries, nil
+}
+
+// imageSize is how many bytes an image has, as batch.lua returned it.
+func imageSize(image any) (n int) {
+	switch image := image.(type) {
+	case string:
+		return len(image)
+	case []any:
+		for _, text := range image {
+			n += len(text.(string))
+		}
+	}
+	return n
+}
+
 // decodeAll makes the items of what batch.lua returned.
 func decodeAll(entries []any, set *mapping.Set) []*item {
 	items := make([]*item, 0, len(entries)/3)
 	for ; len(entries) >= 3; entries = entries[3:] {
 		it := &item{key: entries[0].(string), flags: int(entries[1].(int64))}
 		it.m = set.MatchRow([]byte(it.key))
-		image, there := entries[2].(string)
-		it.step = decide(it.flags, there)
+		it.step = decide(it.flags, entries[2] != nil)
 		switch {
 		case it.step == stepSkip:
 			it.end = endLanded
@@ -191,10 +252,11 @@ func decodeAll(entries []any, set *mapping.Set) []*item {
 			it.end = endDefer
 		case it.step == stepLost:
 			it.park(errImageGone)
-		case it.flags&notString != 0:
-			it.park(fmt.Errorf("the key holds a %s, its mapping wants a string", image))
 		default:
-			it.image = []byte(image)
+			if err := it.take(entries[2]); err != nil {
+				it.park(err)
+				break
+			}
 			it.decode()
 		}
 		items = append(items, it)
@@ -209,6 +271,32 @@ var (
 
 func (it *item) park(err error) { it.end, it.err = endParked, err }
 
+// take takes in the image as batch.lua returned it.
+func (it *item) take(image any) error {
+	wants, is := "string", "string"
+	if it.m.Kind == mapping.KindHash {
+		wants = "hash"
+	}
+	switch image := image.(type) {
+	case []any:
+		is = "hash"
+		for _, text := range image {
+			it.image = append(it.image, []byte(text.(string)))
+		}
+	case string:
+		if it.flags&notImage != 0 {
+			is = image
+		}
+		it.image = [][]byte{[]byte(image)}
+	case nil:
+		return nil
+	}
+	if is != wants {
+		return fmt.Errorf("the key holds a %s, its mapping wants a %s", is, wants)
+	}
+	return nil
+}
+
 // decode fills in the values for MySQL.
 func (it *item) decode() {
 	var err error
@@ -220,11 +308,11 @@ func (it *item) decode() {
 	if it.step != stepUpsert {
 		return
 	}
-	if it.row, err = it.m.Row(nil, []byte(it.key), it.image); err != nil {
+	if it.row, err = it.m.RowOf(nil, []byte(it.key), it.image); err != nil {
 		it.strange = true
 		it.park(fmt.Errorf("the image is not one of a row: %w", err))
 	}
-	it.older = slices.Contains(it.row, mapping.Unchanged)
+	it.older = slices.Contains(it.row, mapping.Unchanged) || it.m.Partial()
 }
 
 // batch flushes items, which are all there is of their keys in flushing, and takes their marks out of it. An error says
@@ -287,11 +375,7 @@ func (o *owner) round(ctx context.Context, items, decided []*item) error {
 
 // finish takes the marks of items that came to an end out of flushing.
 func (o *owner) finish(ctx context.Context, items []*item) error {
-	names := o.f.journal.cfg.Prefix + ":aux:{"
-	settle, park, later := []any{names}, []any{}, []any{}
-	var parked []*item
 	now := time.Now()
-	rows := 0
 	moved := slices.ContainsFunc(items, func(it *item) bool {
 		return it.end == endLanded && o.waitsFor(it, errDuplicate)
 	})
@@ -299,9 +383,30 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 		if it.end == endParked && o.patient(it, now, moved) {
 			it.end = endDefer
 		}
+	}
+	for some := range slices.Chunk(items, scriptKeys) {
+		if err := o.record(ctx, some, now); err != nil {
+			return err
+		}
+	}
+	for _, it := range items {
+		if it.end != endDefer {
+			delete(o.waiting, it.key)
+		}
+	}
+	return nil
+}
+
+// record takes the marks of items out of flushing, each according to its end.
+func (o *owner) record(ctx context.Context, items []*item, now time.Time) error {
+	names := o.f.journal.cfg.Prefix + ":aux:{"
+	settle, park, later := []any{names}, []any{}, []any{}
+	var parked []*item
+	rows := 0
+	for _, it := range items {
 		switch it.end {
 		case endLanded:
-			settle = append(settle, it.key, it.residency())
+			settle = append(settle, it.key, it.residency(), longer(it.m))
 			if it.step != stepSkip {
 				rows++
 			}
@@ -316,7 +421,7 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 	}
 	if len(settle) > 1 {
 		n, err := o.script(ctx, scriptSettle, []string{o.keys.fence, o.keys.dirty, o.keys.flushing, o.keys.expire,
-			o.keys.parked}, settle...)
+			o.keys.parked, o.f.journal.keys.Meta()}, settle...)
 		if err != nil {
 			return err
 		}
@@ -336,11 +441,6 @@ func (o *owner) finish(ctx context.Context, items []*item) error {
 			return err
 		}
 		o.f.stats.deferred.Add(int64(len(later)))
-	}
-	for _, it := range items {
-		if it.end != endDefer {
-			delete(o.waiting, it.key)
-		}
 	}
 	return nil
 }

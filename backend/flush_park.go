@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,7 +12,7 @@ import (
 )
 
 // entry is what the parked hash says of a key. It begins with the mark, where the read path looks for a deletion, and
-// ends with the tries, which park.lua counts on.
+// ends with when it was parked and the tries, which park.lua carries on.
 func entry(it *item, now time.Time) string {
 	b := append([]byte(`{"mark":"`), it.sign(), '"')
 	table := ""
@@ -69,35 +69,28 @@ func (o *owner) tellParked(items []*item) {
 			"their rows are left as they are")
 }
 
-var scriptRetry = newScript("retry")
-
 // readmit marks the keys again that were parked for want of a mapping and have one now. In a rolling deployment the
 // process that does not know a new mapping yet may be the one that owns the partition.
 func (o *owner) readmit(ctx context.Context) error {
 	set := o.f.mappings()
-	args := []any{time.Now().UnixMilli()}
-	scan := o.f.rdb.HScan(ctx, o.keys.parked, 0, "", 1000).Iterator()
-	for scan.Next(ctx) {
-		key := scan.Val()
-		if !scan.Next(ctx) {
-			break
+	var keys []any
+	err := o.f.journal.eachParked(ctx, o.p, func(key, entry string) bool {
+		if parseEntry(key, entry).Error == errNoMapping.Error() && set.MatchRow([]byte(key)) != nil {
+			keys = append(keys, key)
 		}
-		var e struct{ Mark, Error string }
-		if json.Unmarshal([]byte(scan.Val()), &e) == nil && len(e.Mark) == 1 && e.Error == errNoMapping.Error() &&
-			set.MatchRow([]byte(key)) != nil {
-			args = append(args, key, e.Mark)
+		return true
+	})
+	if err != nil || len(keys) == 0 {
+		return err
+	}
+	marked := 0
+	for some := range slices.Chunk(keys, parkedChunk) {
+		n, err := o.f.journal.retry(ctx, o.p, some)
+		if err != nil {
+			return err
 		}
+		marked += n
 	}
-	if err := scan.Err(); err != nil {
-		return fmt.Errorf("redis: %w", err)
-	}
-	if len(args) == 1 {
-		return nil
-	}
-	n, err := scriptRetry.Run(ctx, o.f.rdb, []string{o.keys.dirty, o.keys.parked}, args...).Int64()
-	if err != nil {
-		return fmt.Errorf("redis: %w", err)
-	}
-	o.f.log.Info().Int("partition", o.p).Int64("keys", n).Msg("keys that were parked for want of a mapping are flushed now")
+	o.f.log.Info().Int("partition", o.p).Int("keys", marked).Msg("keys that were parked for want of a mapping are flushed now")
 	return nil
 }

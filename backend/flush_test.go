@@ -623,3 +623,55 @@ func TestFlushAtMaxMemory(t *testing.T) {
 	fl.want("SELECT COUNT(*) FROM accounts", "1")
 	fl.parked(map[string]string{"account:2": "4025"})
 }
+
+// With a backlog the batches grow, and no mark is lost between the steps in which a large one is read and settled.
+func TestFlushGrows(t *testing.T) {
+	const n, batch = 6000, 100
+	fl := newAccounts(t, flushSetup{journal: func(c *JournalConfig) { c.Partitions, c.Batch = 1, batch }})
+	fl.writeAll(n, func(id int) (string, string) { return account(id, id) })
+	for id := range 600 {
+		fl.remove(fmt.Sprintf("account:%d", id*10)) // its other mark is far away from this one
+	}
+	p := fl.start()
+	fl.drained(p)
+	fl.want("SELECT COUNT(*) FROM accounts", strconv.Itoa(n-600))
+	fl.parked(nil)
+	if s := p.Snapshot(); s.Batches >= n/batch || s.Rows != n {
+		t.Errorf("%d rows went in %d batches", s.Rows, s.Batches)
+	}
+}
+
+// What the next batch has depends on how the last one went.
+func TestNextSize(t *testing.T) {
+	o := &owner{f: &Flusher{journal: &Journal{cfg: JournalConfig{Batch: 100}}}, waiting: make(map[string]*waiting)}
+	locked := &item{key: "locked", end: endDefer}
+	o.postpone(locked, time.Now(), errLockWait)
+	for _, test := range []struct {
+		what      string
+		size, got int
+		took      time.Duration
+		locked    bool
+		want      int
+	}{
+		{"a backlog", 100, 100, growBelow / 2, false, 200},
+		{"the end of growth", 100 * maxGrowth, 100 * maxGrowth, growBelow / 2, false, 100 * maxGrowth},
+		{"no backlog", 200, 20, growBelow / 2, false, 200},
+		{"not fast", 200, 200, growBelow * 3 / 2, false, 200},
+		{"slow", 400, 400, 3 * growBelow, false, 200},
+		{"slow, as configured", 100, 100, 3 * growBelow, false, 100},
+		{"after a failure", 25, 25, 3 * growBelow, false, 50},
+		{"a locked row", 25, 25, growBelow / 2, true, 25},
+	} {
+		items := make([]*item, test.got)
+		for i := range items {
+			items[i] = &item{end: endLanded}
+		}
+		if test.locked {
+			items[0] = locked
+		}
+		o.size = test.size
+		if got := o.nextSize(items, test.took); got != test.want {
+			t.Errorf("%s: %d, want %d", test.what, got, test.want)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strconv"
 	"strings"
@@ -35,6 +36,32 @@ type Journal struct {
 	parked  atomic.Int64
 	oldest  atomic.Int64 // Unix milliseconds of the oldest mark, 0: none
 	refusal atomic.Pointer[Error]
+	rate    speed
+	epoch   string       // of the meta hash, when it was last seen; who counts has it
+	losses  atomic.Int64 // how often Redis came back without it
+}
+
+// speed is how many marks a second all processes work off, over a second or so.
+type speed struct {
+	perSecond atomic.Int64
+	since     time.Time
+	settled   int64 // at that time
+}
+
+// rateOver is how long a speed is measured at least.
+const rateOver = time.Second
+
+// count takes in how many marks there have been settled by now.
+func (r *speed) count(settled int64) {
+	now := time.Now()
+	took := now.Sub(r.since)
+	if took < rateOver {
+		return
+	}
+	if !r.since.IsZero() {
+		r.perSecond.Store(int64(float64(max(0, settled-r.settled)) / took.Seconds()))
+	}
+	r.since, r.settled = now, settled
 }
 
 // OpenJournal checks the layout found in Redis against cfg, writes it if there is none, and counts what is pending.
@@ -104,7 +131,7 @@ func (j *Journal) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := j.count(ctx)
-		if err == nil && time.Since(looked) >= layoutEvery {
+		if err == nil && (j.epoch == "" || time.Since(looked) >= layoutEvery) {
 			err = j.look(ctx)
 			looked = time.Now()
 		}
@@ -171,9 +198,12 @@ func (j *Journal) checkLayout(ctx context.Context) error { return j.compareLayou
 
 func (j *Journal) compareLayout(ctx context.Context, write int) error {
 	reply, err := scriptMeta.Run(ctx, j.rdb, []string{j.keys.Meta()},
-		mapping.JournalFormat, j.cfg.Partitions, j.cfg.Prefix, write).Slice()
+		mapping.JournalFormat, j.cfg.Partitions, j.cfg.Prefix, write, rand.Text()).Slice()
 	if err != nil {
 		return fmt.Errorf("journal: %w", err)
+	}
+	if write == 1 {
+		j.saw(fmt.Sprint(reply[4]))
 	}
 	format, partitions := fmt.Sprint(reply[0]), fmt.Sprint(reply[1])
 	if format == strconv.Itoa(mapping.JournalFormat) && partitions == strconv.Itoa(j.cfg.Partitions) {
@@ -190,6 +220,7 @@ func (j *Journal) compareLayout(ctx context.Context, write int) error {
 func (j *Journal) count(ctx context.Context) error {
 	added := j.added.Load() // what is added from here on may be counted twice until the next count, never missed
 	pipe := j.rdb.Pipeline()
+	meta := pipe.HMGet(ctx, j.keys.Meta(), "epoch", "settled")
 	var sets []*redis.IntCmd
 	var parked []*redis.IntCmd
 	var oldest []*redis.ZSliceCmd
@@ -214,11 +245,31 @@ func (j *Journal) count(ctx context.Context) error {
 	for _, n := range parked {
 		held += n.Val()
 	}
+	epoch, _ := meta.Val()[0].(string)
+	j.saw(epoch)
+	settled, _ := meta.Val()[1].(string)
+	n, _ := strconv.ParseInt(settled, 10, 64)
+	j.rate.count(n)
 	j.counted.Store(marks)
 	j.added.Add(-added)
 	j.parked.Store(held)
 	j.oldest.Store(first)
 	return nil
+}
+
+// saw compares the epoch of the journal with the one there was before. Another one, or none, says that Redis came back
+// empty, or was emptied, past keyrow; what had been written and was not in MySQL yet is gone with it, marks and all, so
+// that nothing else would tell of it.
+func (j *Journal) saw(epoch string) {
+	was := j.epoch
+	j.epoch = epoch
+	if was == "" || epoch == was {
+		return
+	}
+	j.losses.Add(1)
+	j.log.Error().Int64("pending", j.Pending()).Int64("parked", j.parked.Load()).
+		Msg("redis has lost the journal: it came back empty, or was emptied past keyrow; the writes that were pending then " +
+			"and are not in mysql are lost; use appendonly yes, and FLUSHALL through keyrow")
 }
 
 // partition is the names of the keys of one partition.

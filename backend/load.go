@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"fmt"
 	"math"
 	mathrand "math/rand/v2"
 	"slices"
@@ -59,16 +58,20 @@ var errClosed = &Error{CodeErr, "shutting down: nothing was read"}
 // lease), select (the rows of the leased keys; for a query a SELECT for each), fill (cache, if the lease is still ours).
 // See load_round.go.
 type Loader struct {
-	rdb     *redis.Client
-	db      *sql.DB
-	journal mapping.Journal
-	timeout time.Duration // of a SELECT
-	lease   time.Duration
-	altered func()
-	hook    func(point string)
-	log     zerolog.Logger
-	sets    []journalSets // of each partition
-	aux     string        // what the name of an aux key has before the key
+	rdb      *redis.Client
+	db       *sql.DB
+	journal  mapping.Journal
+	timeout  time.Duration // of a SELECT
+	lease    time.Duration
+	staleFor time.Duration
+	most     int // of waiting
+	altered  func()
+	hook     func(point string)
+	log      zerolog.Logger
+	early    *early
+	guard    *guard
+	sets     []journalSets // of each partition
+	aux      string        // what the name of an aux key has before the key
 
 	token    string // start of every token of this Loader
 	tokens   atomic.Uint64
@@ -78,9 +81,11 @@ type Loader struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // run, one for each of queues, and its rounds
 
-	mu     sync.Mutex
-	closed bool
-	queues map[*mapping.Mapping]*queue // those with a key under way
+	mu       sync.Mutex
+	closed   bool
+	waiting  int                         // waiters of all keys under way
+	queues   map[*mapping.Mapping]*queue // those with a key under way
+	bypasses map[*mapping.Mapping]*bypass
 }
 
 // journalSets are the names of the sets of one partition that tell of deleted rows.
@@ -106,19 +111,26 @@ type load struct {
 	asked int // how many of waiters had joined when acquire was last sent
 	sent  int // how many of waiters had joined when the last script was sent
 
+	since time.Time // when it was put into ready; zero: a round has begun with it
+
 	polls  int       // how often acquire found the lease another's
 	due    time.Time // when to look again
 	giveUp time.Time // when to stop waiting for another's lease
 	lost   int       // how many fills in a row were rejected with nothing there instead
 }
 
-// LoaderOptions are what a Loader works on. All but Altered, Hook and Log are required.
+// LoaderOptions are what a Loader works on. All are required but those that say otherwise, Altered, Hook and
+// Log.
 type LoaderOptions struct {
 	Redis   *redis.Client
 	DB      *sql.DB // the pool of OpenMySQL
 	Journal mapping.Journal
 	// Timeout of one SELECT, the wait for a free connection included.
 	Timeout time.Duration
+	// MaxWaiting bounds the reads under way; 0: DefaultMySQLMaxWaiting.
+	MaxWaiting int
+	// Ping asks MySQL for a sign of life on a connection that no SELECT holds up; nil: on one of DB.
+	Ping func(context.Context) error
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
 	// Hook is called at HookGranted, HookSelected and HookFilled, on the goroutine of the round.
@@ -138,19 +150,27 @@ func NewLoader(o LoaderOptions) *Loader {
 	if o.Hook == nil {
 		o.Hook = func(string) {}
 	}
+	if o.MaxWaiting == 0 {
+		o.MaxWaiting = DefaultMySQLMaxWaiting
+	}
+	if o.Ping == nil {
+		o.Ping = o.DB.PingContext
+	}
 	if o.Altered == nil {
 		o.Altered = func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Loader{
 		rdb: o.Redis, db: o.DB, journal: o.Journal,
-		timeout: o.Timeout, lease: o.Timeout + leaseMargin,
+		timeout: o.Timeout, lease: o.Timeout + leaseMargin, staleFor: staleFor,
+		most:    o.MaxWaiting,
 		altered: o.Altered, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
 		aux:    strings.TrimSuffix(string(o.Journal.AppendAux(nil, nil)), "}"),
-		queues: make(map[*mapping.Mapping]*queue),
+		queues: make(map[*mapping.Mapping]*queue), bypasses: make(map[*mapping.Mapping]*bypass),
 	}
+	l.guard, l.early = newGuard(l, o.Ping, o.Log), newEarly()
 	for p := range o.Journal.Partitions {
 		l.sets = append(l.sets, journalSets{
 			dirty:    string(o.Journal.AppendDirty(nil, p)),
@@ -169,27 +189,35 @@ func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, er
 	l.counters.loads.Add(1)
 	if err := m.Unfit(); err != nil {
 		l.counters.errors.Add(1)
-		done(nil, &Error{CodeErr, fmt.Sprintf("mapping %q is suspended: %v: nothing was read", m.Name, err)})
+		done(nil, suspended(m, err))
 		return
 	}
 	if !m.Names(key) {
 		done(nil, nil)
 		return
 	}
-	if !l.join(m, key, done) {
+	if err := l.join(m, key, done); err != nil {
 		l.counters.errors.Add(1)
-		done(nil, errClosed)
+		done(nil, err)
 	}
 }
 
-// join makes done wait for key, and starts the rounds of the mapping if there are none under way. It is false if the
-// Loader is closed.
-func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, err error)) bool {
+// newLoad is key with nobody waiting for it. It keeps no reference to key.
+func newLoad(key []byte) *load { return &load{key: append([]byte(nil), key...), name: string(key)} }
+
+// join makes done wait for key, and starts the rounds of the mapping if there are none under way. It fails if the
+// Loader is closed, or has as many waiters as it may have.
+func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, err error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
-		return false
+	switch {
+	case l.closed:
+		return errClosed
+	case l.waiting >= l.most:
+		l.counters.crowded.Add(1)
+		return crowded(l.most)
 	}
+	l.waiting++
 	q := l.queues[m]
 	if q == nil {
 		q = newQueue(m)
@@ -200,13 +228,41 @@ func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, er
 	if ld := q.loads[string(key)]; ld != nil {
 		l.counters.joined.Add(1)
 		ld.waiters = append(ld.waiters, done)
-		return true
+		return nil
 	}
-	ld := &load{key: append([]byte(nil), key...), name: string(key), waiters: []func([]byte, error){done}}
+	ld := newLoad(key)
+	ld.waiters, ld.since = append(ld.waiters, done), time.Now()
 	q.loads[ld.name] = ld
 	q.ready = append(q.ready, ld)
 	q.changed()
-	return true
+	return nil
+}
+
+// Integer runs a script as keyrow itself and calls done once, from another goroutine, with the integer that it returned
+// or with an error that says what a client is told.
+func (l *Loader) Integer(script string, keys, args []string, done func(n int64, err error)) {
+	l.mu.Lock()
+	closed := l.closed
+	if !closed {
+		l.wg.Add(1)
+	}
+	l.mu.Unlock()
+	if closed {
+		go done(0, errClosed)
+		return
+	}
+	argv := make([]any, len(args))
+	for i, a := range args {
+		argv[i] = a
+	}
+	go func() {
+		defer l.wg.Done()
+		n, err := redis.NewScript(script).Run(l.ctx, l.rdb, keys, argv...).Int64()
+		if err != nil {
+			err = fromRedis(err, "nothing was read")
+		}
+		done(n, err)
+	}()
 }
 
 // Close ends the rounds under way and waits for them. Who still waits for a key gets an error.
@@ -220,8 +276,8 @@ func (l *Loader) Close() {
 
 func newQueue(m *mapping.Mapping) *queue {
 	rounds := maxRounds
-	if m.Query {
-		rounds = 1 // it has several SELECTs at a time already
+	if m.Query || m.MaxSelects > 0 {
+		rounds = 1 // a query has several SELECTs at a time already; where they are few, each is to have many keys
 	}
 	return &queue{m: m, loads: make(map[string]*load), wake: make(chan struct{}, 1), turns: make(chan struct{}, rounds)}
 }
@@ -245,7 +301,7 @@ func (l *Loader) run(q *queue) {
 			return
 		case len(loads) > 0:
 			l.wg.Go(func() {
-				l.round(q, loads)
+				l.round(q, l.inTime(q, loads))
 				<-q.turns
 				q.changed()
 			})
@@ -317,6 +373,7 @@ func (l *Loader) abandon(q *queue) {
 	for _, ld := range q.loads {
 		waiters = append(waiters, ld.waiters...)
 	}
+	l.waiting -= len(waiters)
 	l.mu.Unlock()
 	l.counters.errors.Add(uint64(len(waiters)))
 	for _, done := range waiters {
@@ -328,10 +385,11 @@ func (l *Loader) abandon(q *queue) {
 func (l *Loader) answer(q *queue, ld *load, n int, image []byte) {
 	l.mu.Lock()
 	waiters := ld.waiters[:n:n]
+	l.waiting -= n
 	if ld.waiters = ld.waiters[n:]; len(ld.waiters) == 0 {
 		delete(q.loads, ld.name)
 	} else {
-		ld.polls, ld.lost, ld.giveUp = 0, 0, time.Time{}
+		ld.polls, ld.lost, ld.giveUp, ld.since = 0, 0, time.Time{}, time.Now()
 		q.ready = append(q.ready, ld)
 	}
 	l.mu.Unlock()
@@ -347,6 +405,7 @@ func (l *Loader) fail(q *queue, ld *load, err error) {
 	}
 	l.mu.Lock()
 	waiters := ld.waiters
+	l.waiting -= len(waiters)
 	delete(q.loads, ld.name)
 	l.mu.Unlock()
 	l.counters.errors.Add(uint64(len(waiters)))
@@ -367,7 +426,7 @@ func (l *Loader) again(q *queue, ld *load) {
 func (l *Loader) poll(q *queue, ld *load) bool {
 	now := time.Now()
 	if ld.giveUp.IsZero() {
-		ld.giveUp = now.Add(l.lease)
+		ld.giveUp = now.Add(l.leaseOf(q.m))
 	} else if now.After(ld.giveUp) {
 		return false
 	}

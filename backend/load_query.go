@@ -24,7 +24,7 @@ const (
 	pieceValues = 1000
 	pieceBytes  = 256 << 10
 
-	// maxJSON is the most bytes of a result that is one JSON value, which is held as a whole.
+	// maxJSON is the most bytes of a result that is held as a whole: one JSON value, or what is read without Redis.
 	maxJSON = 64 << 20
 )
 
@@ -33,9 +33,7 @@ func (l *Loader) selectResults(m *mapping.Mapping, reads []*read) {
 	var wg sync.WaitGroup
 	for _, r := range reads {
 		wg.Go(func() {
-			if r.err = l.selectResult(m, r); r.err != nil && !isReply(r.err) {
-				r.err = &Error{CodeDBDown, fmt.Sprintf("mysql failed: %v: nothing was read", r.err)}
-			}
+			r.err = l.guard.run(m, func() error { return l.selectResult(m, r) })
 		})
 	}
 	wg.Wait()
@@ -44,7 +42,7 @@ func (l *Loader) selectResults(m *mapping.Mapping, reads []*read) {
 // selectResult reads the result of a query: into r, or a large one into a key aside. The error is one for a client, or
 // MySQL's.
 func (l *Loader) selectResult(m *mapping.Mapping, r *read) error {
-	if r.token == "" && !m.Kind.Text() {
+	if r.token == "" && !r.whole && !m.Kind.Text() {
 		return r.denied
 	}
 	args, err := m.StatementArgs(r.key)
@@ -114,9 +112,9 @@ func (p *piece) grown(ctx context.Context, from int) error {
 		p.bytes += len(v)
 	}
 	switch {
-	case p.m.Kind == mapping.KindJSON && p.bytes > maxJSON:
+	case (p.m.Kind == mapping.KindJSON || p.r.whole) && p.bytes > maxJSON:
 		return notShown(fmt.Errorf("it has more than %d MiB; give the query a LIMIT", maxJSON>>20))
-	case p.m.Kind != mapping.KindJSON && (len(p.values) > pieceValues || p.bytes > pieceBytes):
+	case p.m.Kind != mapping.KindJSON && !p.r.whole && (len(p.values) > pieceValues || p.bytes > pieceBytes):
 		return p.aside(ctx)
 	}
 	return nil
@@ -151,7 +149,7 @@ func (p *piece) aside(ctx context.Context) error {
 	}
 	_, err := p.l.rdb.TxPipelined(ctx, func(tx redis.Pipeliner) error {
 		tx.Do(ctx, args...)
-		tx.PExpire(ctx, p.r.aside, p.l.lease)
+		tx.PExpire(ctx, p.r.aside, p.l.leaseOf(p.m))
 		return nil
 	})
 	p.values, p.bytes = p.values[:0], 0

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"keyrow/mapping"
 )
@@ -31,27 +32,30 @@ var (
 // it was the truth at some time after acquire had found neither an image nor a deletion, so it is for those who had
 // joined when that acquire was sent (load.asked), and for nobody else.
 func (l *Loader) round(q *queue, loads []*load) {
+	if len(loads) == 0 {
+		return
+	}
 	reads := l.acquire(q, loads)
 	if len(reads) == 0 {
 		return
 	}
 	l.hook(HookGranted)
-
+	begun := time.Now()
 	if q.m.Query {
 		l.selectResults(q.m, reads)
-	} else if err := l.selectRows(q.m, reads); err != nil {
+	} else if err := l.guard.run(q.m, func() error { return l.selectRows(q.m, reads) }); err != nil {
 		if classify(err) == schema {
 			l.altered()
 		}
-		l.release(reads)
-		err = &Error{CodeDBDown, fmt.Sprintf("mysql failed: %v: nothing was read", err)}
 		for _, r := range reads {
-			l.fail(q, r.load, err)
+			r.err = err
 		}
+		l.giveUp(q, reads)
 		return
 	}
 	l.hook(HookSelected)
 	l.fill(q, reads)
+	l.took(q.m, begun)
 }
 
 // read is a key whose value is to be read.
@@ -59,6 +63,8 @@ type read struct {
 	*load
 	token  string // of the lease; empty: there is none, and what is read is not to be cached
 	denied error  // why there is no lease
+
+	whole bool // it is handed on without Redis, so it cannot be built aside there
 
 	values [][]byte // the image, as mapping.Kind has it
 	aside  string   // the key that has the image instead of values
@@ -98,83 +104,61 @@ var storing = [...]string{
 
 // acquire answers the keys that need no row, queues again those whose lease is another's, and returns the rest.
 func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
+	l.sending(loads)
+	for _, ld := range loads {
+		ld.asked = ld.sent
+	}
 	token := l.newToken()
+	l.runAcquire(loads, token, l.leaseOf(q.m), look(q.m), func(ld *load, result string, value []byte, err error) {
+		switch {
+		case err != nil:
+			l.fail(q, ld, err)
+		case result == "GRANTED":
+			reads = append(reads, &read{load: ld, token: token})
+		case result == "FULL":
+			reads = append(reads, &read{load: ld, denied: uncached(string(value))})
+		case result == "WAIT":
+			l.counters.waits.Add(1)
+			if !l.poll(q, ld) {
+				reads = append(reads, &read{load: ld, denied: errLeased})
+			}
+		default:
+			l.found(q, ld, result, value)
+		}
+	})
+	return reads
+}
+
+// runAcquire runs the script that takes leases, one call for the keys of each partition, and tells what it says of each
+// key.
+func (l *Loader) runAcquire(loads []*load, token string, lease time.Duration, look string,
+	acquired func(ld *load, result string, value []byte, err error)) {
 	byPartition := make([][]*load, len(l.sets))
 	for _, ld := range loads {
 		p := l.journal.Partition(ld.key)
 		byPartition[p] = append(byPartition[p], ld)
 	}
 	var calls []*call
+	var asked [][]*load // with each of calls
 	for p, some := range byPartition {
-		if len(some) > 0 {
-			keys := append(make([]string, 0, 3+len(some)), l.sets[p].dirty, l.sets[p].flushing, l.sets[p].parked)
-			calls = append(calls, &call{
-				keys: appendNames(keys, some),
-				args: []any{token, l.lease.Milliseconds(), look(q.m), l.aux},
-			})
-		}
-	}
-
-	l.sending(loads)
-	for _, ld := range loads {
-		ld.asked = ld.sent
-	}
-	pipeline(l.ctx, l.rdb, acquireScript, calls)
-
-	for _, some := range byPartition {
 		if len(some) == 0 {
 			continue
 		}
-		for i, ld := range some {
-			if r := l.acquired(q, ld, token, calls[0], i); r != nil {
-				reads = append(reads, r)
-			}
+		sets := l.sets[p]
+		keys := append(make([]string, 0, 3+len(some)), sets.dirty, sets.flushing, sets.parked)
+		for _, ld := range some {
+			keys = append(keys, ld.name)
 		}
-		calls = calls[1:]
+		calls = append(calls, &call{keys: keys, args: []any{token, lease.Milliseconds(), look, l.aux}})
+		asked = append(asked, some)
 	}
-	return reads
-}
-
-// acquired takes what acquire, called as c, says of its i-th key. It returns nil if nothing is to be read now.
-func (l *Loader) acquired(q *queue, ld *load, token string, c *call, i int) *read {
-	result, value, err := c.result(i)
-	switch {
-	case err != nil:
-		l.fail(q, ld, err)
-		return nil
-	case result == "GRANTED":
-		return &read{load: ld, token: token}
-	case result == "FULL":
-		return &read{load: ld, denied: uncached(string(value))}
-	case result == "WAIT":
-		l.counters.waits.Add(1)
-		if l.poll(q, ld) {
-			return nil
+	pipeline(l.ctx, l.rdb, acquireScript, calls)
+	for n, c := range calls {
+		for i, ld := range asked[n] {
+			result, value, err := c.result(i)
+			acquired(ld, result, value, err)
 		}
-		return &read{load: ld, denied: errLeased}
-	case result == "HIT":
-		l.counters.hits.Add(1)
-		if !q.m.Kind.Text() {
-			value = present
-		}
-	case result == "GONE":
-		l.counters.gone.Add(1)
-	case result == "NEG":
-		l.counters.negatives.Add(1)
-	default:
-		l.fail(q, ld, strange(result))
-		return nil
 	}
-	l.answer(q, ld, ld.sent, value)
-	return nil
-}
-
-// appendNames appends the keys of loads.
-func appendNames(keys []string, loads []*load) []string {
-	for _, ld := range loads {
-		keys = append(keys, ld.name)
-	}
-	return keys
 }
 
 // fill caches what was read and answers it; the keys without a lease are answered with what was read.
@@ -194,55 +178,85 @@ func (l *Loader) fill(q *queue, reads []*read) {
 	}
 	if len(broken) > 0 {
 		l.altered()
-		l.release(broken)
-	}
-	for _, r := range broken {
-		l.fail(q, r.load, r.err)
+		l.giveUp(q, broken)
 	}
 	if len(filled) == 0 {
 		return
 	}
 
-	calls := fillCalls(q.m, filled, l.aux)
 	l.sending(loads)
-	pipeline(l.ctx, l.rdb, fillScript, calls)
-	l.hook(HookFilled)
-
-	for _, c := range calls {
-		for i, r := range filled[:len(c.keys)] {
-			l.filled(q, r, c, i)
+	l.runFill(q.m, filled, false, func(r *read, result string, why []byte, err error) {
+		switch {
+		case err != nil:
+			l.fail(q, r.load, err)
+		case result == "FILLED":
+			l.counters.fills.Add(1)
+			l.answer(q, r.load, r.sent, r.image(q.m))
+		case result == "UNCACHED":
+			l.counters.uncached.Add(1)
+			l.log.Debug().Str("mapping", q.m.Name).Bytes("why", why).Msg("redis did not take a fill")
+			if r.handed(q.m) {
+				l.answer(q, r.load, r.sent, r.image(q.m))
+			} else {
+				l.fail(q, r.load, uncached(string(why)))
+			}
+		case result == "LOST":
+			l.counters.rejected.Add(1)
+			if r.lost++; r.lost < maxLost {
+				l.again(q, r.load) // acquire finds what there is now
+			} else {
+				// Something takes leases away as fast as they are given, eviction for one.
+				l.direct(q, r, errLeased)
+			}
+		default:
+			l.fail(q, r.load, strange(result))
 		}
-		filled = filled[len(c.keys):]
-	}
+	})
 }
 
-// filled takes what fill, called as c, says of its i-th key.
-func (l *Loader) filled(q *queue, r *read, c *call, i int) {
-	result, why, err := c.result(i)
-	switch {
-	case err != nil:
-		l.fail(q, r.load, err)
-	case result == "FILLED":
-		l.counters.fills.Add(1)
-		l.answer(q, r.load, r.sent, r.image(q.m))
-	case result == "UNCACHED":
-		l.counters.uncached.Add(1)
-		l.log.Debug().Str("mapping", q.m.Name).Bytes("why", why).Msg("redis did not take a fill")
-		if r.handed(q.m) {
-			l.answer(q, r.load, r.sent, r.image(q.m))
-		} else {
-			l.fail(q, r.load, uncached(string(why)))
+// fillBytes is how many bytes of images one call of fill brings, unless a single one has more: Redis serves nobody else
+// while it runs a script.
+const fillBytes = 256 << 10
+
+// runFill runs the script that caches what was read under one token, in the place of images if early is set, and tells
+// what it says of each key.
+func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
+	filled func(r *read, result string, why []byte, err error)) {
+	replace := 0
+	if early {
+		replace = 1
+	}
+	var calls []*call
+	size := fillBytes
+	for _, r := range reads {
+		if size >= fillBytes {
+			args := append(make([]any, 0, 4+4*len(reads)), r.token, l.aux, longer(m), replace)
+			calls = append(calls, &call{args: args})
+			size = 0
 		}
-	case result == "LOST":
-		l.counters.rejected.Add(1)
-		if r.lost++; r.lost < maxLost {
-			l.again(q, r.load) // acquire finds what there is now
-		} else {
-			// Something takes leases away as fast as they are given, eviction for one.
-			l.direct(q, r, errLeased)
+		c := calls[len(calls)-1]
+		c.keys = append(c.keys, r.name)
+		switch {
+		case r.nothing():
+			c.args = append(c.args, jittered(m.NegativeTTL), "", 0)
+		case r.aside != "":
+			c.args = append(c.args, jittered(m.TTL), "RENAME", 1, r.aside)
+		default:
+			c.args = append(c.args, jittered(m.TTL), storing[m.Kind], len(r.values))
+			for _, v := range r.values {
+				c.args = append(c.args, v)
+				size += len(v)
+			}
 		}
-	default:
-		l.fail(q, r.load, strange(result))
+	}
+	pipeline(l.ctx, l.rdb, fillScript, calls)
+	l.hook(HookFilled)
+	for _, c := range calls {
+		for i, r := range reads[:len(c.keys)] {
+			result, why, err := c.result(i)
+			filled(r, result, why, err)
+		}
+		reads = reads[len(c.keys):]
 	}
 }
 
@@ -266,40 +280,34 @@ func uncached(why string) error {
 	return &Error{CodeUpstream, "redis did not take the value of the key: " + why + ": nothing was read"}
 }
 
-// fillBytes is how many bytes of images one call of fill brings, unless a single one has more: Redis serves nobody else
-// while it runs a script.
-const fillBytes = 256 << 10
-
-// fillCalls are the calls of the script that cache what was read, for some of reads each, in order.
-func fillCalls(m *mapping.Mapping, reads []*read, aux string) []*call {
-	var calls []*call
-	size := fillBytes
-	for _, r := range reads {
-		if size >= fillBytes {
-			calls = append(calls, &call{args: append(make([]any, 0, 2+4*len(reads)), r.token, aux)})
-			size = 0
+// found answers a key of which a script told what there is.
+func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
+	switch result {
+	case "HIT":
+		l.counters.hits.Add(1)
+		if !q.m.Kind.Text() {
+			image = present
 		}
-		c := calls[len(calls)-1]
-		c.keys = append(c.keys, r.name)
-		switch {
-		case r.nothing():
-			c.args = append(c.args, jittered(m.NegativeTTL), "", 0)
-		case r.aside != "":
-			c.args = append(c.args, jittered(m.TTL), "RENAME", 1, r.aside)
-		default:
-			c.args = append(c.args, jittered(m.TTL), storing[m.Kind], len(r.values))
-			for _, v := range r.values {
-				c.args = append(c.args, v)
-				size += len(v)
-			}
-		}
+	case "GONE":
+		l.counters.gone.Add(1)
+	case "NEG":
+		l.counters.negatives.Add(1)
+	default:
+		l.fail(q, ld, strange(result))
+		return
 	}
-	return calls
+	l.answer(q, ld, ld.sent, image)
 }
 
 // strange is the error for an answer of a script that this program does not know.
 func strange(result string) error {
 	return &Error{CodeUpstream, fmt.Sprintf("redis answered a script with %.40q: nothing was read", result)}
+}
+
+// scriptKeys are the KEYS of the scripts that look at one key.
+func (l *Loader) scriptKeys(key []byte) []string {
+	sets := l.sets[l.journal.Partition(key)]
+	return []string{string(key), string(l.journal.AppendAux(nil, key)), sets.dirty, sets.flushing, sets.parked}
 }
 
 // release gives the leases back, as far as Redis lets it.
@@ -320,7 +328,7 @@ func (l *Loader) release(reads []*read) {
 	pipeline(ctx, l.rdb, releaseScript, []*call{c})
 }
 
-// result is what acquire or fill returned for the i-th key: a word, and what came with it. The error is one a client can
+// result is what acquire, fill or stale returned for the i-th key: a word, and what came with it. The error is one a client can
 // be given.
 func (c *call) result(i int) (result string, value []byte, err error) {
 	if c.err != nil {

@@ -62,6 +62,7 @@ type owner struct {
 	waiting  map[string]*waiting // keys tried alone, later
 	ranks    map[*mapping.Mapping]int
 	ranksOf  *mapping.Set
+	loose    map[string][]string // by table: foreign keys in circles, that may be NULL
 	builders map[*mapping.Mapping]*builder
 }
 
@@ -90,7 +91,6 @@ func (o *owner) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := o.acquire(ctx)
 		if err == nil {
-			o.f.stats.owns[o.p].Store(true)
 			err = o.own(ctx)
 			o.f.stats.owns[o.p].Store(false)
 		}

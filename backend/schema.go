@@ -179,6 +179,9 @@ func (s *schemaReader) readColumns() error {
 				} else {
 					c.Default, c.DefaultExpr = mysqlDefault(c.Type, def.String, strings.Contains(more, "default_generated"))
 				}
+				if c.Default != nil && !wholly(c.Type, *c.Default) {
+					c.Default, c.DefaultExpr = nil, true
+				}
 			}
 			t.Columns = append(t.Columns, c)
 			return nil
@@ -304,6 +307,17 @@ func mysqlDefault(columnType, text string, generated bool) (*string, bool) {
 		text = literalText(columnType, v)
 	}
 	return &text, false
+}
+
+// wholly reports whether the text of a default is known to be all of it. information_schema is in utf8mb3, so that
+// other characters, and bytes that are no characters, are a ? in it, and of a FLOAT it has six digits. What is not shown
+// is as good as an expression: only MySQL knows the value.
+func wholly(columnType, text string) bool {
+	if columnType == "float" {
+		f, err := strconv.ParseFloat(text, 32)
+		return err == nil && f == 0
+	}
+	return !strings.Contains(text, "?")
 }
 
 var number = regexp.MustCompile(`^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$`)

@@ -128,7 +128,7 @@ func TestDefaultIsWhatIsStored(t *testing.T) {
 	my := harness.SharedMySQL(t)
 	db := my.NewDB(t)
 	defaults := []string{
-		"INT DEFAULT 5", "INT DEFAULT -1", "INT NOT NULL DEFAULT 0", "DECIMAL(5,2) DEFAULT 1.5", "FLOAT DEFAULT 1.5e3",
+		"INT DEFAULT 5", "INT DEFAULT -1", "INT NOT NULL DEFAULT 0", "DECIMAL(5,2) DEFAULT 1.5", "FLOAT DEFAULT 0", "DOUBLE DEFAULT 0.12345678901234567",
 		`VARCHAR(20) DEFAULT 'it''s \\ "x"'`, "VARCHAR(20) DEFAULT ''", "VARCHAR(20) DEFAULT NULL",
 		"VARCHAR(20) DEFAULT 'NULL'", "VARCHAR(20) DEFAULT 'current_timestamp()'", `VARCHAR(20) DEFAULT 'a\nb\r\t\Z%_'`,
 		"VARCHAR(20) DEFAULT 'größe'", `VARBINARY(20) DEFAULT 'a\0b'`, "VARBINARY(20) DEFAULT x'616200'", "BIT(3) DEFAULT b'101'",
@@ -182,6 +182,24 @@ func TestDefaultExpressions(t *testing.T) {
 		}
 		if c.OnUpdate != (c.Name == "b") {
 			t.Errorf("%s: on update %v", c.Name, c.OnUpdate)
+		}
+	}
+}
+
+// What information_schema does not show wholly is left to MySQL.
+func TestDefaultsNotShown(t *testing.T) {
+	my := harness.SharedMySQL(t)
+	db := my.NewDB(t)
+	my.Exec(db, "CREATE TABLE d (a VARCHAR(9) DEFAULT '😀', b TEXT DEFAULT 'x😀', c VARBINARY(9) DEFAULT x'ff80', d FLOAT DEFAULT 16777217, "+
+		"e ENUM('😀') DEFAULT '😀', f VARBINARY(9) DEFAULT '😀', g FLOAT DEFAULT 1.0000001)")
+	conn := openMySQL(t, MySQLConfig{DSN: my.DSN(db), MaxOpen: 1, Timeout: harness.Patience})
+	s, err := ReadSchema(t.Context(), conn, []string{"d"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range s["d"].Columns {
+		if !c.DefaultExpr || c.Default != nil {
+			t.Errorf("the default of %s is taken for %q", c.Name, *c.Default)
 		}
 	}
 }

@@ -22,9 +22,20 @@ import (
 // without saying so, and what came before would count as written.
 //
 // An error is one of the server or of the way to it; then some items have an end, and all are to be done again.
-func (o *owner) land(ctx context.Context, items []*item) error {
+func (o *owner) land(ctx context.Context, items []*item) error { return o.halve(ctx, items, plainly) }
+
+// manner is how a transaction goes about rows that refer to each other: see transact.
+type manner int
+
+const (
+	plainly  manner = iota // loosely once that fails for want of a parent
+	loosely                // plainly again for a row that the table does not take without its parent
+	strictly               // plainly
+)
+
+func (o *owner) halve(ctx context.Context, items []*item, how manner) error {
 	for len(items) > 0 {
-		at, n, err := o.transact(ctx, items)
+		at, n, err := o.transact(ctx, items, how == loosely)
 		if err == nil {
 			for _, it := range items {
 				it.end = endLanded
@@ -39,7 +50,11 @@ func (o *owner) land(ctx context.Context, items []*item) error {
 			}
 			return err
 		}
-		if err := o.land(ctx, items[:at]); err != nil {
+		if class == reference && how == plainly && slices.ContainsFunc(items, o.isLoose) {
+			how = loosely
+			continue
+		}
+		if err := o.halve(ctx, items[:at], how); err != nil {
 			return err
 		}
 		failed, after := items[at:at+n], items[at+n:]
@@ -55,13 +70,17 @@ func (o *owner) land(ctx context.Context, items []*item) error {
 				}
 			}
 			after = slices.DeleteFunc(slices.Clone(after), func(it *item) bool { return it.m == m })
+		case n == 1 && how == loosely && class == row && o.isLoose(failed[0]):
+			if err := o.halve(ctx, failed, strictly); err != nil {
+				return err
+			}
 		case n == 1:
 			failed[0].park(err)
 		default:
-			if err := o.land(ctx, failed[:n/2]); err != nil {
+			if err := o.halve(ctx, failed[:n/2], how); err != nil {
 				return err
 			}
-			if err := o.land(ctx, failed[n/2:]); err != nil {
+			if err := o.halve(ctx, failed[n/2:], how); err != nil {
 				return err
 			}
 		}
@@ -98,22 +117,32 @@ func (o *owner) setAside(it *item, err error) {
 
 // transact writes items in one transaction. If that fails, items[at:at+n] are those of the statement that did; n is 0
 // if it was none of them. Nothing was written then, or, if the session is lost during the commit, perhaps all.
-func (o *owner) transact(ctx context.Context, items []*item) (at, n int, err error) {
+//
+// Where tables refer to each other in a circle, or a table to itself, no order of statements has all parents there before
+// their children. Then transact goes about it loosely, which takes more statements: rows that are to be deleted are first
+// made to refer to nothing, and new ones are inserted so before they get their values.
+func (o *owner) transact(ctx context.Context, items []*item, loose bool) (at, n int, err error) {
 	if _, err := o.exec(ctx, "START TRANSACTION"); err != nil {
 		return 0, 0, lost(err)
 	}
-	for at < len(items) {
-		n, err := o.write(ctx, items[at:])
-		if err != nil {
-			if classify(err) == transient && !keeps(err) {
-				return at, n, lost(err)
+	passes := []func(context.Context, []*item) (int, error){o.write}
+	if loose {
+		passes = []func(context.Context, []*item) (int, error){o.unlink, o.writeBare, o.writeLoose}
+	}
+	for _, pass := range passes {
+		for at = 0; at < len(items); {
+			n, err := pass(ctx, items[at:])
+			if err != nil {
+				if classify(err) == transient && !keeps(err) {
+					return at, n, lost(err)
+				}
+				if _, failed := o.exec(ctx, "ROLLBACK"); failed != nil {
+					return at, 0, lost(failed)
+				}
+				return at, n, err
 			}
-			if _, failed := o.exec(ctx, "ROLLBACK"); failed != nil {
-				return at, 0, lost(failed)
-			}
-			return at, n, err
+			at += n
 		}
-		at += n
 	}
 	o.f.hook(HookBeforeCommit)
 	if _, err := o.exec(ctx, "COMMIT"); err != nil {
@@ -126,6 +155,62 @@ func (o *owner) transact(ctx context.Context, items []*item) (at, n int, err err
 		}
 	}
 	return 0, 0, nil
+}
+
+// isLoose reports whether an item can be written loosely.
+func (o *owner) isLoose(it *item) bool { return len(o.loose[it.m.Table()]) > 0 && !it.older }
+
+// alike is how many of the first items are of one mapping and one step, loose or not.
+func (o *owner) alike(items []*item, most int) int {
+	n := 1
+	for n < min(len(items), most) && items[n].m == items[0].m && items[n].step == items[0].step &&
+		o.isLoose(items[n]) == o.isLoose(items[0]) {
+		n++
+	}
+	return n
+}
+
+// unlink makes those of the first items that are to be deleted refer to nothing.
+func (o *owner) unlink(ctx context.Context, items []*item) (n int, err error) {
+	n = o.alike(items, maxDeletes)
+	b := o.builder(ctx, items[0].m)
+	if items[0].step != stepDelete || b.cut == "" {
+		return n, nil
+	}
+	query, args := b.unlink(items[:n])
+	_, err = o.exec(ctx, query, args...)
+	return n, err
+}
+
+// writeBare is write, but inserts loose items so that they refer to nothing, where there is no row yet.
+func (o *owner) writeBare(ctx context.Context, items []*item) (n int, err error) {
+	b := o.builder(ctx, items[0].m)
+	if items[0].step != stepUpsert || len(b.loose) == 0 || !o.isLoose(items[0]) {
+		return o.write(ctx, items)
+	}
+	n = o.alike(items, b.most())
+	for i, it := range items[:n] {
+		if err := o.fits(it); err != nil {
+			if i == 0 {
+				return 1, err
+			}
+			n = i
+			break
+		}
+	}
+	query, args, n := b.insert(b.bare(items[:n]), b.keep, o.packet)
+	o.f.stats.upserts.Add(1)
+	_, err = o.exec(ctx, query, args...)
+	return n, err
+}
+
+// writeLoose writes those of the first items that writeBare left without their values.
+func (o *owner) writeLoose(ctx context.Context, items []*item) (n int, err error) {
+	b := o.builder(ctx, items[0].m)
+	if items[0].step != stepUpsert || len(b.loose) == 0 || !o.isLoose(items[0]) {
+		return 1, nil
+	}
+	return o.write(ctx, items[:o.alike(items, b.most())])
 }
 
 // write writes as many of the first items as go together, and returns how many these were.
@@ -165,15 +250,22 @@ func (o *owner) write(ctx context.Context, items []*item) (n int, err error) {
 	o.f.stats.upserts.Add(1)
 	_, err = o.exec(ctx, query, args...)
 	if older && mysqlCode(err) == errNoDefault {
-		err = &tooOld{err}
+		err = &tooLittle{err, b.m.Partial()}
 	}
 	return 1, err
 }
 
-// tooOld is the fault of a row, not of its table: only MySQL could have said what is missing.
-type tooOld struct{ why error }
+// tooLittle is the fault of a row, not of its table: only MySQL could have said what is missing.
+type tooLittle struct {
+	why     error
+	partial bool // all images of the mapping are
+}
 
-func (e *tooOld) Error() string {
+func (e *tooLittle) Error() string {
+	if e.partial {
+		return fmt.Sprintf("there is no such row, and the one column of the mapping does not make one: %v: INSERT the row, "+
+			"and write the key again", e.why)
+	}
 	return fmt.Sprintf("the image is from before a column that a new row needs: %v: SET the key again", e.why)
 }
 

@@ -26,9 +26,12 @@ type builder struct {
 	head     string   // INSERT INTO t (c, …) VALUES
 	conflict string   // ON DUPLICATE KEY UPDATE …
 	primary  bool     // the key columns are the primary key; known only where that matters
+	keep     string   // ON DUPLICATE KEY UPDATE that changes nothing
+	cut      string   // SET c=NULL, …: the loose columns of the table, see owner.transact
+	loose    []int    // those of columns that are loose
 }
 
-func newBuilder(m *mapping.Mapping) *builder {
+func newBuilder(m *mapping.Mapping, loose []string) *builder {
 	b := &builder{m: m}
 	isKey := make(map[string]bool)
 	for _, name := range m.KeyColumns() {
@@ -42,7 +45,20 @@ func newBuilder(m *mapping.Mapping) *builder {
 		if !isKey[name] {
 			b.values = append(b.values, i)
 			set = append(set, c+"=VALUES("+c+")")
+			if slices.Contains(loose, name) {
+				b.loose = append(b.loose, i)
+			}
 		}
+	}
+	b.keep = " ON DUPLICATE KEY UPDATE " + b.keys[0] + "=" + b.keys[0]
+	var cut []string
+	for _, name := range loose {
+		if !isKey[name] {
+			cut = append(cut, quoteName(name)+"=NULL")
+		}
+	}
+	if len(cut) > 0 {
+		b.cut = "SET " + strings.Join(cut, ",")
 	}
 	if len(set) == 0 {
 		set = []string{b.keys[0] + "=VALUES(" + b.keys[0] + ")"}
@@ -56,7 +72,7 @@ func newBuilder(m *mapping.Mapping) *builder {
 func (o *owner) builder(ctx context.Context, m *mapping.Mapping) *builder {
 	b := o.builders[m]
 	if b == nil {
-		b = newBuilder(m)
+		b = newBuilder(m, o.loose[m.Table()])
 		if m.UpdateFirst() {
 			primary, err := o.primaryKey(ctx, m)
 			if err != nil {
@@ -192,6 +208,28 @@ func (b *builder) delete(items []*item) (query string, args []any, n int) {
 	q.WriteString("DELETE FROM " + b.m.Table() + " WHERE ")
 	args = b.matchAny(&q, items[:n])
 	return q.String(), args, n
+}
+
+// unlink is the statement that makes rows refer to no others, as far as their table is written or deleted before those.
+func (b *builder) unlink(items []*item) (query string, args []any) {
+	var q strings.Builder
+	q.WriteString("UPDATE " + b.m.Table() + " " + b.cut + " WHERE ")
+	args = b.matchAny(&q, items)
+	return q.String(), args
+}
+
+// bare is items as rows that refer to no others, as far as unlink goes.
+func (b *builder) bare(items []*item) []*item {
+	out := make([]*item, len(items))
+	for i, it := range items {
+		one := *it
+		one.row = slices.Clone(it.row)
+		for _, at := range b.loose {
+			one.row[at] = nil
+		}
+		out[i] = &one
+	}
+	return out
 }
 
 // find is the statement that reads and locks the keys of the rows that are there.

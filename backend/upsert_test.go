@@ -403,3 +403,165 @@ func TestRanks(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// newNodes is a table that refers to itself, and two that refer to each other.
+func newNodes(t *testing.T, partitions int) *flushing {
+	var configs []mapping.Config
+	for _, name := range []string{"node", "team", "player"} {
+		c := mapping.Default()
+		c.Name, c.Key, c.Table = name, name+":{id}", name+"s"
+		configs = append(configs, c)
+	}
+	return newFlushing(t, flushSetup{
+		tables: `CREATE TABLE nodes (id INT PRIMARY KEY, parent INT, n INT, FOREIGN KEY (parent) REFERENCES nodes (id),
+				CHECK (parent IS NOT NULL OR id < 2));
+			CREATE TABLE teams (id INT PRIMARY KEY, captain INT);
+			CREATE TABLE players (id INT PRIMARY KEY, team INT NOT NULL, email VARCHAR(20) UNIQUE,
+				FOREIGN KEY (team) REFERENCES teams (id));
+			ALTER TABLE teams ADD FOREIGN KEY (captain) REFERENCES players (id)`,
+		mappings: configs,
+		journal:  func(c *JournalConfig) { c.Partitions = partitions },
+	})
+}
+
+// Rows of a table that refers to itself land in whatever order they come, and are deleted so.
+func TestUpsertSelfReference(t *testing.T) {
+	for _, partitions := range []int{1, 4} {
+		t.Run(strconv.Itoa(partitions), func(t *testing.T) {
+			t.Parallel()
+			fl := newNodes(t, partitions)
+			fl.mysql.Exec(fl.db, "ALTER TABLE nodes DROP CONSTRAINT CONSTRAINT_1")
+			const n = 200 // every node refers to one with a higher number
+			chain := func(n0 int) func(id int) (string, string) {
+				return func(id int) (string, string) {
+					parent := "null"
+					if id < n-1 {
+						parent = strconv.Itoa(n - 1 - (n-2-id)/2)
+					}
+					return fmt.Sprint("node:", id), fmt.Sprintf(`{"id":%d,"parent":%s,"n":%d}`, id, parent, n0)
+				}
+			}
+			fl.writeAll(n, chain(1))
+			p := fl.start()
+			fl.drained(p)
+			fl.want("SELECT CONCAT(COUNT(*), ' ', COUNT(parent), ' ', SUM(n)) FROM nodes", "200 199 200")
+			fl.parked(nil)
+			if s := p.Snapshot(); partitions == 1 && s.Deferred != 0 {
+				t.Errorf("in one partition, and yet %+v", s)
+			}
+			fl.writeAll(n, chain(2))
+			fl.drained(p)
+			fl.want("SELECT SUM(n) FROM nodes", "400")
+			for id := range n {
+				fl.remove(fmt.Sprint("node:", n-1-id))
+			}
+			fl.drained(p)
+			fl.want("SELECT COUNT(*) FROM nodes", "0")
+			fl.parked(nil)
+		})
+	}
+}
+
+// Rows that refer to each other in a circle land together, whoever of them comes first, and the one among them whose
+// parent is missing does not.
+func TestUpsertCircle(t *testing.T) {
+	fl := newNodes(t, 1)
+	for id := range 20 {
+		fl.write(fmt.Sprint("team:", id), fmt.Sprintf(`{"id":%d,"captain":%d}`, id, id), -1)
+		fl.write(fmt.Sprint("player:", id), fmt.Sprintf(`{"id":%d,"team":%d,"email":"%d"}`, id, id, id), -1)
+	}
+	fl.write("node:0", `{"id":0,"parent":1,"n":1}`, -1)
+	fl.write("node:1", `{"id":1,"parent":0,"n":1}`, -1)
+	p := fl.start(func(f *Flusher) { f.patience = 0 })
+	fl.drained(p)
+	fl.want("SELECT CONCAT(COUNT(*), ' ', SUM(captain)) FROM teams", "20 190")
+	fl.want("SELECT CONCAT(COUNT(*), ' ', SUM(parent)) FROM nodes", "2 1")
+	fl.parked(nil)
+
+	// A row that the table does not take without its parent is written as it is.
+	p.stop()
+	fl.write("node:5", `{"id":5,"parent":0,"n":5}`, -1)
+	fl.write("node:6", `{"id":6,"parent":66,"n":6}`, -1)
+	p = fl.start(func(f *Flusher) { f.patience = 0 })
+	fl.drained(p)
+	fl.want("SELECT GROUP_CONCAT(id ORDER BY id) FROM nodes", "0,1,5")
+	fl.parked(map[string]string{"node:6": `"code":1452`})
+
+	p.stop()
+	for id := range 20 {
+		fl.remove(fmt.Sprint("team:", id))
+		fl.remove(fmt.Sprint("player:", id))
+	}
+	fl.drained(fl.start(func(f *Flusher) { f.patience = 0 }))
+	fl.want("SELECT (SELECT COUNT(*) FROM teams) + (SELECT COUNT(*) FROM players)", "0")
+	fl.parked(map[string]string{"node:6": `"code":1452`})
+}
+
+// Many bad rows cost statements in proportion to them and the logarithm of the batch, and keep nothing else waiting: the
+// others land within two rounds.
+func TestUpsertManyBadRows(t *testing.T) {
+	const n = 10_000
+	for _, test := range []struct {
+		name string
+		bad  func(id int) bool
+		rows int
+	}{
+		{"ten in ten thousand", func(id int) bool { return id%1000 == 321 }, 10},
+		{"a row of bad ones", func(id int) bool { return id >= 5000 && id < 5010 }, 10},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			fl := newAccounts(t, flushSetup{journal: func(c *JournalConfig) { c.Partitions = 1 }})
+			fl.writeAll(n, func(id int) (string, string) {
+				if test.bad(id) {
+					return account(id, -1)
+				}
+				return account(id, id)
+			})
+			p := fl.start()
+			fl.drained(p)
+			fl.want("SELECT COUNT(*) FROM accounts", strconv.Itoa(n-test.rows))
+			if got := len(fl.entries()); got != test.rows {
+				t.Errorf("%d rows are parked", got)
+			}
+			s := p.Snapshot()
+			most := int(s.Batches) + n/maxInserts + test.rows*(2*int(math.Ceil(math.Log2(n)))+2)
+			if int(s.Upserts) > most || s.Sweeps > 2 {
+				t.Errorf("%d statements in %d batches of %d sweeps, at most %d", s.Upserts, s.Batches, s.Sweeps, most)
+			}
+		})
+	}
+}
+
+// A table all of whose rows are bad keeps no other table from being written.
+func TestUpsertBadTable(t *testing.T) {
+	fl := newNodes(t, 1)
+	fl.mysql.Exec(fl.db, "INSERT INTO teams VALUES (1, NULL)")
+	const n = 500
+	fl.writeAll(n, func(id int) (string, string) { // no team 7
+		return fmt.Sprint("player:", id), fmt.Sprintf(`{"id":%d,"team":7,"email":"%d"}`, id, id)
+	})
+	fl.writeAll(n, func(id int) (string, string) {
+		return fmt.Sprint("node:", id), fmt.Sprintf(`{"id":%d,"parent":%d,"n":1}`, id, id)
+	})
+	p := fl.start()
+	harness.Until(t, "the other table is written", func() bool {
+		return fl.mysql.Text(fl.db, "SELECT COUNT(*) FROM nodes") == strconv.Itoa(n)
+	})
+	if s := p.Snapshot(); s.Sweeps > 2 {
+		t.Errorf("that took %d sweeps", s.Sweeps)
+	}
+	p.stop()
+	p = fl.start(func(f *Flusher) { f.patience = 0 })
+	fl.drained(p)
+	if got := len(fl.entries()); got != n {
+		t.Errorf("%d rows are parked", got)
+	}
+	fl.mysql.Exec(fl.db, "INSERT INTO teams VALUES (7, NULL)")
+	if got, err := p.journal.Retry(t.Context()); got != n || err != nil {
+		t.Errorf("%d are tried again: %v", got, err)
+	}
+	fl.drained(p)
+	fl.want("SELECT COUNT(*) FROM players", strconv.Itoa(n))
+	fl.parked(nil)
+}

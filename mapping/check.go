@@ -57,7 +57,11 @@ func (c *compiler) writable(m *Mapping) {
 		if mapped || k.Nullable || k.Default != nil || k.DefaultExpr || k.AutoIncrement || k.Generated {
 			continue
 		}
-		if _, err := newCodec(k); err != nil {
+		if m.Kind == KindString {
+			m.partial = true
+			c.warn("column", "%q is NOT NULL without default, so no row can be inserted: what is written to a key whose row does not exist is parked; give it a default",
+				k.Name)
+		} else if _, err := newCodec(k); err != nil {
 			c.error("columns", `%q is NOT NULL without default and cannot be in an image, so no row can be inserted; give it a default, or write = "deny"`, k.Name)
 		} else {
 			c.error("columns", "%q is NOT NULL without default, so no row can be inserted; add it, or give it a default", k.Name)

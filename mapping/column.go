@@ -47,6 +47,8 @@ type codec struct {
 	keys  *keyCodec // nil: no column of this type can be in a key
 	noKey string    // why not
 
+	limits *Limits // of numbers with so many digits that Redis can add to them; nil: of other types
+
 	form     form   // how its JSON is made of plain text
 	exact    string // SQL behind the column in a SELECT that makes its text exact
 	loose    string // why MySQL may store another value than it is given; mostly empty
@@ -60,6 +62,7 @@ type keyCodec struct {
 	spell    func(dst, text []byte) []byte // appends the spelling of MySQL's text; nil: they are the same
 	alphabet string                        // all bytes spellings have; empty: any
 	alias    string                        // how MySQL takes other values for the same one; empty: it does not
+	members  []string                      // ENUM: all values in their order, which is not that of their texts
 }
 
 // codecs makes the codec of each DATA_TYPE: the one place where a new type is added.

@@ -12,6 +12,9 @@ import (
 // exactDigits is how many decimal digits a DOUBLE keeps apart.
 const exactDigits = 15
 
+// unitDigits is how many decimal digits every int64 has room for, which is what Redis counts with.
+const unitDigits = 18
+
 // decimalCodec is for DECIMAL(p,s), a number with exactly s fraction digits.
 func decimalCodec(c *Column) (codec, error) {
 	p, s := c.Precision, c.Scale
@@ -48,6 +51,13 @@ func decimalCodec(c *Column) (codec, error) {
 		},
 		text: text,
 		arg:  func(v value) any { return string(v.raw) },
+	}
+	if p <= unitDigits {
+		most := strings.Repeat("9", p)
+		k.limits = &Limits{Scale: s, Low: "-" + most, High: most}
+		if c.Unsigned {
+			k.limits.Low = "0"
+		}
 	}
 	// MySQL compares a decimal with a string as DOUBLE, so a key must be one that no other is equal to then.
 	keyArg := func(text []byte) any { return string(text) }

@@ -17,8 +17,9 @@ func enumCodec(c *Column) (codec, error) {
 	for _, name := range names {
 		known[name] = true
 	}
+	shown := shownIn(c.Charset)
 	check := func(text []byte) error {
-		if !known[string(text)] {
+		if !known[string(text)] && !known[shown(string(text))] {
 			return fmt.Errorf("%s is not a member of %s", quote(text), shorten(c.ColumnType))
 		}
 		return nil
@@ -36,8 +37,25 @@ func enumCodec(c *Column) (codec, error) {
 		},
 		text: verbatim,
 		arg:  stringArg,
-		keys: &keyCodec{check: check, arg: func(text []byte) any { return string(text) }},
+		keys: &keyCodec{check: check, arg: func(text []byte) any { return string(text) }, members: names},
 	}, nil
+}
+
+// shownIn returns what a text looks like among the members that information_schema shows of a column of the charset. It
+// shows them in utf8mb3, where other characters are a ?. So what MySQL takes passes, and besides it only what differs
+// from a member in such characters, which MySQL refuses.
+func shownIn(charset string) func(string) string {
+	if cs, known := charsets[charset]; known && !cs.has('\U0001F600') {
+		return func(text string) string { return text }
+	}
+	return func(text string) string {
+		return strings.Map(func(r rune) rune {
+			if !basicPlane(r) {
+				return '?'
+			}
+			return r
+		}, text)
+	}
 }
 
 // setCodec is for SET, a string of members with commas between them. Their order is the column's.
@@ -46,31 +64,40 @@ func setCodec(c *Column) (codec, error) {
 	if err != nil {
 		return codec{}, err
 	}
-	bit := make(map[string]uint64, len(names))
+	place := make(map[string]int, len(names))
 	for i, name := range names {
-		bit[name] = 1 << i
+		if _, twice := place[name]; twice {
+			return codec{}, fmt.Errorf("the members of %s are not told apart by information_schema", shorten(c.ColumnType))
+		}
+		place[name] = i
 	}
+	shown := shownIn(c.Charset)
 	return codec{
 		value: func(dst []byte, v value) ([]byte, error) {
 			if v.kind != '"' {
 				return dst, mismatch(v, "a string")
 			}
 			var mask uint64
+			var given [64]string // by place: a member as it is written
 			for rest, more := string(v.text()), true; more && (rest != "" || mask != 0); {
 				var name string
 				name, rest, more = strings.Cut(rest, ",")
-				m, ok := bit[name]
+				at, ok := place[name]
+				if !ok {
+					at, ok = place[shown(name)]
+				}
 				if !ok {
 					return dst, fmt.Errorf("%s is not a member of %s", quote([]byte(name)), shorten(c.ColumnType))
 				}
-				mask |= m
+				mask |= 1 << at
+				given[at] = name
 			}
 			var list []byte
 			for ; mask != 0; mask &= mask - 1 {
 				if len(list) > 0 {
 					list = append(list, ',')
 				}
-				list = append(list, names[bits.TrailingZeros64(mask)]...)
+				list = append(list, given[bits.TrailingZeros64(mask)]...)
 			}
 			return appendString(dst, list), nil
 		},

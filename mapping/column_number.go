@@ -199,7 +199,16 @@ func wholeArg(text []byte) any {
 }
 
 func (w whole) codec() codec {
+	var limits *Limits
+	if w.allowed == nil {
+		limits = &Limits{Low: "-" + strconv.FormatUint(w.low, 10), High: strconv.FormatUint(w.high, 10)}
+		if w.low == 0 {
+			limits.Low = "0"
+		}
+	}
 	return codec{
+		limits: limits,
+
 		form:  bareForm,
 		value: w.value,
 		text:  w.text,

@@ -29,17 +29,21 @@ func (c *compiler) compile() *Mapping {
 		return nil
 	}
 	m := &Mapping{
-		Name:        c.config.Name,
-		Pattern:     c.config.Key,
-		Kind:        kindOf(c.config.Value),
-		TTL:         c.config.TTL,
-		NegativeTTL: c.config.NegativeTTL,
-		Deny:        c.config.Write == "deny",
-		DeleteRow:   c.config.Delete == "row",
-		pattern:     p,
-		config:      *c.config,
-		source:      c.table,
-		byField:     make(map[string]int),
+		Name:         c.config.Name,
+		Pattern:      c.config.Key,
+		Kind:         kindOf(c.config.Value),
+		TTL:          c.config.TTL,
+		NegativeTTL:  c.config.NegativeTTL,
+		Stale:        c.config.Stale,
+		Bypass:       c.config.OnRedisDown == "mysql",
+		EarlyRefresh: c.config.EarlyRefresh,
+		MaxSelects:   c.config.MaxSelects,
+		Deny:         c.config.Write == "deny",
+		DeleteRow:    c.config.Delete == "row",
+		pattern:      p,
+		config:       *c.config,
+		source:       c.table,
+		byField:      make(map[string]int),
 	}
 	parts := strings.Split(c.config.Table, ".")
 	for i := range parts {

@@ -11,18 +11,22 @@ import (
 
 // Config is one [[mapping]] section of the configuration. Start from [Default], then decode over it.
 type Config struct {
-	Name        string            `toml:"name"`         // letters, digits, '_', '-' and '.', at most 64; unique
-	Key         string            `toml:"key"`          // the pattern of its keys, see parsePattern
-	Table       string            `toml:"table"`        // "users" or "shop.users"
-	Value       string            `toml:"value"`        // json, hash, string
-	Column      string            `toml:"column"`       // the one column of value = "string"
-	Columns     []string          `toml:"columns"`      // the columns of the image; none: all that are not generated
-	Fields      map[string]string `toml:"fields"`       // column -> its name in the image; default: the column's name
-	TTL         time.Duration     `toml:"ttl"`          // how long an image stays in Redis; 0: until evicted
-	NegativeTTL time.Duration     `toml:"negative_ttl"` // how long "there is no such row" is remembered; 0: not at all
-	Write       string            `toml:"write"`        // behind, deny
-	OnAbsent    string            `toml:"on_absent"`    // behind: what a write does to a key that is not in Redis
-	Delete      string            `toml:"delete"`       // cache: DEL drops the image only; row: it deletes the row
+	Name         string            `toml:"name"`              // letters, digits, '_', '-' and '.', at most 64; unique
+	Key          string            `toml:"key"`               // the pattern of its keys, see parsePattern
+	Table        string            `toml:"table"`             // "users" or "shop.users"
+	Value        string            `toml:"value"`             // json, hash, string
+	Column       string            `toml:"column"`            // the one column of value = "string"
+	Columns      []string          `toml:"columns"`           // the columns of the image; none: all that are not generated
+	Fields       map[string]string `toml:"fields"`            // column -> its name in the image; default: the column's name
+	TTL          time.Duration     `toml:"ttl"`               // how long an image stays in Redis; 0: until evicted
+	NegativeTTL  time.Duration     `toml:"negative_ttl"`      // how long "there is no such row" is remembered; 0: not at all
+	Write        string            `toml:"write"`             // behind, deny
+	OnAbsent     string            `toml:"on_absent"`         // behind: what a write does to a key that is not in Redis
+	Delete       string            `toml:"delete"`            // cache: DEL drops the image only; row: it deletes the row
+	Stale        time.Duration     `toml:"stale_while_error"` // how long after its ttl an image may be served while MySQL is down; 0: not at all
+	EarlyRefresh float64           `toml:"early_refresh"`     // how early an image that is read often is read anew, see docs/mappings.md; 0: not at all
+	OnRedisDown  string            `toml:"on_redis_down"`     // error, mysql: what answers GET, MGET and HGETALL while Redis cannot be reached
+	MaxSelects   Rate              `toml:"max_selects"`       // SELECTs that read its rows; 0: no limit
 }
 
 // Defaults of a mapping.
@@ -49,6 +53,7 @@ func Default() Config {
 		Write:       DefaultWrite,
 		OnAbsent:    DefaultOnAbsent,
 		Delete:      DefaultDelete,
+		OnRedisDown: DefaultOnRedisDown,
 	}
 }
 
@@ -125,9 +130,6 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 	oneOf(report, "write", c.Write, []string{"behind", "deny"}, []string{"through", "cache"})
 	oneOf(report, "on_absent", c.OnAbsent, []string{"behind"}, []string{"through"})
 	oneOf(report, "delete", c.Delete, []string{"cache", "row"}, nil)
-	if (c.Value == "hash" || c.Value == "string") && c.Write == "behind" {
-		report("write", `rows of value = %q can only be read so far; set write = "deny"`, c.Value)
-	}
 	if c.Delete == "row" && c.Write == "deny" {
 		report("delete", `"row" deletes rows, which write = "deny" forbids; remove one of them`)
 	}
@@ -156,17 +158,23 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 		}
 	}
 
-	residencies(report, c.TTL, c.NegativeTTL)
+	residencies(report, c.TTL, c.NegativeTTL, c.Stale)
+	earlyRefresh(report, c.EarlyRefresh, c.TTL)
+	c.MaxSelects.validate(report)
+	onRedisDown(report, c.OnRedisDown, c.Write)
 }
 
-func residencies(report func(setting, format string, args ...any), ttl, negative time.Duration) {
+func residencies(report func(setting, format string, args ...any), ttl, negative, stale time.Duration) {
 	for _, t := range []struct {
 		setting string
 		d       time.Duration
-	}{{"ttl", ttl}, {"negative_ttl", negative}} {
+	}{{"ttl", ttl}, {"negative_ttl", negative}, {"stale_while_error", stale}} {
 		if t.d < 0 || t.d > maxTTL || t.d > 0 && t.d < time.Millisecond {
 			report(t.setting, `%v is out of range; want "0" or 1ms to %d years`, t.d, int(maxTTL.Hours()/24/365))
 		}
+	}
+	if stale > 0 && ttl == 0 {
+		report("stale_while_error", `is the time after ttl, and ttl = "0" is without end; set ttl, or remove it`)
 	}
 }
 

@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,6 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.Table = "" }, `mapping "user": table: missing`},
 		{func(c *Config) { c.Table = "a.b.c" }, `mapping "user": table: "a.b.c" is neither`},
 		{func(c *Config) { c.Table = "a." }, `mapping "user": table: "a." is neither`},
-		{func(c *Config) { c.Value = "hash" }, `mapping "user": write: rows of value = "hash" can only be read so far; set write = "deny"`},
 		{func(c *Config) { c.Value, c.Write = "string", "deny" }, `mapping "user": column: missing; name the one column`},
 		{func(c *Config) { single(c); c.Columns = []string{"a"} }, `mapping "user": columns: value = "string" has one column and no fields`},
 		{func(c *Config) { c.Value = "xml" }, `mapping "user": value: "xml" is unknown; use json or hash or string`},
@@ -37,6 +37,15 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.TTL = -1 }, `mapping "user": ttl: -1ns is out of range`},
 		{func(c *Config) { c.TTL = time.Microsecond }, `mapping "user": ttl: 1µs is out of range`},
 		{func(c *Config) { c.NegativeTTL = 101 * 365 * 24 * time.Hour }, `mapping "user": negative_ttl: `},
+		{func(c *Config) { c.Stale = time.Microsecond }, `mapping "user": stale_while_error: 1µs is out of range`},
+		{func(c *Config) { c.TTL, c.Stale = 0, time.Minute }, `mapping "user": stale_while_error: is the time after ttl, and ttl = "0" is without end`},
+		{func(c *Config) { c.EarlyRefresh = -1 }, `mapping "user": early_refresh: -1 is not within 0 and 1000`},
+		{func(c *Config) { c.EarlyRefresh = math.NaN() }, `mapping "user": early_refresh: NaN is not within 0 and 1000`},
+		{func(c *Config) { c.TTL, c.EarlyRefresh = 0, 1 }, `mapping "user": early_refresh: is about the end of ttl, and ttl = "0" is without end`},
+		{func(c *Config) { c.MaxSelects = -1 }, `mapping "user": max_selects: -1/s is out of range; want 0 for no limit`},
+		{func(c *Config) { c.OnRedisDown = "redis" }, `mapping "user": on_redis_down: "redis" is unknown; use error or mysql`},
+		{func(c *Config) { c.OnRedisDown = "mysql" }, `mapping "user": on_redis_down: "mysql" would answer with rows from before the last writes, ` +
+			`which with write = "behind" may be in Redis only; use "error", or write = "deny"`},
 	} {
 		c := good
 		test.change(&c)

@@ -99,14 +99,18 @@ func (m *Mapping) unknown(field []byte) error {
 
 // Canonical appends to dst the image of what a client SETs key to: the bytes [Mapping.Image] makes of the row once it
 // is stored. Fields may come in any order; a key column may be left out, and must equal the key if it is not; a left
-// out column takes its default, and is left out of the image where only MySQL knows it. Everything the column types
-// say is checked. An error names the column or the offset, and leaves dst as it is.
+// out column takes its default, and is left out of the image where only MySQL knows it. Of a string it is the text of
+// the one column; a hash cannot be SET. Everything the column types say is checked. An error names the column or the
+// offset, and leaves dst as it is.
 func (m *Mapping) Canonical(dst, key, value []byte) ([]byte, error) {
 	d := drafts.Get().(*draft)
 	defer d.release()
 	var texts [maxVariables][]byte
 	if err := m.bind(&texts, key); err != nil {
 		return dst, err
+	}
+	if m.Kind != KindJSON {
+		return m.canonicalText(dst, &texts, value)
 	}
 	if err := m.read(d, value, nil); err != nil {
 		return dst, err

@@ -18,13 +18,16 @@ const (
 // Journal names the keys under which keyrow keeps its own data in Redis, beside the data of its clients.
 //
 //	<prefix>:aux:{<key>}     string  a fill's lease token, or NegativeEntry; deleted by every write of <key>
+//	                         hash    with stale_while_error: "image", a copy of it as DUMP has it, which may be served
+//	                                 until "until", Unix milliseconds; and a fill's "token", good until "lease"
 //	<prefix>:aside:{<key>}:<token>   a large result while it is read, until the fill renames it to <key>
 //	<prefix>:{<p>}:dirty     zset    marks, scored with the milliseconds (Unix) at which a key was first marked
 //	<prefix>:{<p>}:flushing  zset    the marks of the sweep that is being flushed
 //	<prefix>:{<p>}:parked    hash    key -> why its row could not be written, as JSON
-//	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict
+//	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict; never: none
 //	<prefix>:{<p>}:fence     string  names the newest owner of the partition, the only one that may sweep and settle
-//	<prefix>:meta            hash    "format" and "partitions" of everything above
+//	<prefix>:meta            hash    "format" and "partitions" of everything above; "epoch", a random name that it keeps
+//	                                 until Redis loses its data; "settled", the number of marks that were worked off
 //
 // p is the partition of a key, from 0 to Partitions-1. All marks of one key are in one partition, so one owner
 // flushes them and their order is kept.

@@ -3,8 +3,8 @@
 // A [Config] is one [[mapping]] of the configuration, a [QueryConfig] one [[query]], both checked by [Validate]; a
 // [Schema] is what the database says of their tables. [NewSet] holds the one against the other and makes a [Set], which
 // finds the [Mapping] of a key. A
-// Mapping turns rows into images ([Mapping.Values]) and images into rows ([Mapping.RowOf]); of kind JSON, also values
-// of clients into images ([Mapping.Canonical]).
+// Mapping turns rows into images ([Mapping.Values]) and images into rows ([Mapping.RowOf]), and what clients write into
+// images ([Mapping.Canonical]) and fields of them ([Mapping.Fields]).
 //
 // The image of a row of kind JSON is an object without spaces, its fields in the order of the columns: the very same
 // bytes whether it was made of a client's value or of the row. In hashes and strings the values stand as plain text,
@@ -23,14 +23,18 @@ import (
 // Of a query there are the keys, with [Mapping.Names] and [Mapping.Refusal], and the SELECT, with [Mapping.Statement],
 // [Mapping.StatementArgs] and [Mapping.Result]; what is about a table and its rows is for mappings only.
 type Mapping struct {
-	Name        string
-	Pattern     string
-	Query       bool // it is a query
-	Kind        Kind
-	TTL         time.Duration // how long an image stays; 0: until evicted
-	NegativeTTL time.Duration // how long the absence of a row is remembered; 0: not at all
-	Deny        bool          // writes are refused
-	DeleteRow   bool          // DEL deletes the row
+	Name         string
+	Pattern      string
+	Query        bool // it is a query
+	Kind         Kind
+	TTL          time.Duration // how long an image stays; 0: until evicted
+	NegativeTTL  time.Duration // how long the absence of a row is remembered; 0: not at all
+	Stale        time.Duration // how long after TTL an image may be served while MySQL is down; 0: not at all
+	Bypass       bool          // MySQL answers GET, MGET and HGETALL while Redis cannot be reached
+	EarlyRefresh float64       // beta of the early refresh of images that are read often; 0: there is none
+	MaxSelects   Rate          // SELECTs that read for it; 0: no limit
+	Deny         bool          // writes are refused
+	DeleteRow    bool          // DEL deletes the row
 
 	pattern       *pattern
 	keys          []*column // in pattern order
@@ -42,6 +46,7 @@ type Mapping struct {
 	names         []string
 	selectList    string
 	updateFirst   bool
+	partial       bool
 	unpredictable bool
 	statement     *statement // of a query
 
@@ -77,6 +82,10 @@ func (m *Mapping) SelectList() string { return m.selectList }
 // that compares the key byte for byte, and with an INSERT if there is none.
 func (m *Mapping) UpdateFirst() bool { return m.updateFirst }
 
+// Partial reports whether a row that is not there cannot be made of an image, since the table has NOT NULL columns
+// without default besides. MySQL refuses an INSERT of it even where it would become an UPDATE.
+func (m *Mapping) Partial() bool { return m.partial }
+
 // Predictable reports whether MySQL stores exactly what an image says, given the image's [Mapping.Row]. It does not
 // where a default that is an expression has to be evaluated, or where a trigger, a native JSON column or a type of
 // rounding changes what is written, or where the image is from before a column. An image that is not predictable is dropped once it is written, for the next reader
@@ -109,7 +118,7 @@ func (m *Mapping) Refusal(key []byte) error {
 // bind cuts key into the texts of the key columns and checks them.
 func (m *Mapping) bind(texts *[maxVariables][]byte, key []byte) error {
 	if !m.pattern.split(texts, key) {
-		return fmt.Errorf("the key %s cannot be cut into the values of %q in one way", quote(key), m.Pattern)
+		return fmt.Errorf("the key %s is none of %q", quote(key), m.Pattern)
 	}
 	for i, c := range m.keys {
 		if err := c.keys.check(texts[i]); err != nil {

@@ -128,34 +128,34 @@ func (p *pattern) match(key []byte) bool {
 	return len(key) > 0
 }
 
-// split cuts key, which matches, into the texts of the variables. There is one way only: each variable before the
-// rest variable ends where the literal behind it is found first, each one after the rest variable starts where the
-// literal before it is found last, and the rest variable has what is left. So only the text of the rest variable
-// can contain the literals beside it. split fails if a text were empty.
+// split cuts key into the texts of the variables, and fails if it does not match. There is one way only: each variable
+// before the rest variable ends where the literal behind it is found first, each one after the rest variable starts where
+// the literal before it is found last, none is empty, and the rest variable has what is left. So but for a byte at the
+// outer end, only the text of the rest variable can contain the literals beside it.
 func (p *pattern) split(texts *[maxVariables][]byte, key []byte) bool {
 	if len(p.variables) == 0 {
-		return true
+		return bytes.Equal(key, p.literals[0])
 	}
 	key, ok := p.inner(key)
 	if !ok {
 		return false
 	}
 	for i := range p.rest {
-		end := bytes.Index(key, p.literals[i+1])
-		if end <= 0 {
+		end := 1 + bytes.Index(key[1:], p.literals[i+1])
+		if end == 0 || end+len(p.literals[i+1]) == len(key) {
 			return false
 		}
 		texts[i], key = key[:end], key[end+len(p.literals[i+1]):]
 	}
 	for i := len(p.variables) - 1; i > p.rest; i-- {
-		start := bytes.LastIndex(key, p.literals[i])
-		if start < 0 || start+len(p.literals[i]) == len(key) {
+		start := bytes.LastIndex(key[:len(key)-1], p.literals[i])
+		if start <= 0 {
 			return false
 		}
 		texts[i], key = key[start+len(p.literals[i]):], key[:start]
 	}
 	texts[p.rest] = key
-	return len(key) > 0
+	return true
 }
 
 // inner cuts the first and the last literal off key.

@@ -56,7 +56,7 @@ func TestParsePatternErrors(t *testing.T) {
 }
 
 func TestPatternSplit(t *testing.T) {
-	const noMatch, noSplit = "no match", "no split"
+	const noMatch = "no match"
 	for _, test := range []struct {
 		pattern string
 		rest    int // -1: the last
@@ -79,8 +79,11 @@ func TestPatternSplit(t *testing.T) {
 		{"k:{a}:{b}", -1, "k:1", noMatch},
 		{"k:{a}:{b}", -1, "k:1:", noMatch},
 		{"k:{a}:{b}", -1, "k::1", noMatch},
-		{"k:{a}:{b}", -1, "k::1:2", noSplit},
-		{"k:{a}:{b}", 0, "k:1::", noSplit},
+		{"k:{a}:{b}", -1, "k::1:2", ":1|2"},
+		{"k:{a}:{b}", -1, "k:::", noMatch},
+		{"k:{a}:{b}", -1, "k::::", ":|:"},
+		{"k:{a}:{b}", 0, "k:1::", "1|:"},
+		{"k:{a}:{b}", 0, "k:::1", ":|1"},
 		{"k:{a}:{b}:{c}", 1, "k:1:2:3:4:5", "1|2:3:4|5"},
 		{"k:{a}::{b}", -1, "k:1:::2", "1|:2"},
 		{"k:{a}:x", -1, "k:1:x:x", "1:x"},
@@ -98,12 +101,12 @@ func TestPatternSplit(t *testing.T) {
 			p.rest = test.rest
 		}
 		got := noMatch
-		if p.match([]byte(test.key)) {
-			got = noSplit
-			var texts [maxVariables][]byte
-			if p.split(&texts, []byte(test.key)) {
-				got = string(bytes.Join(texts[:len(p.variables)], []byte("|")))
-			}
+		var texts [maxVariables][]byte
+		if p.split(&texts, []byte(test.key)) {
+			got = string(bytes.Join(texts[:len(p.variables)], []byte("|")))
+		}
+		if p.match([]byte(test.key)) != (got != noMatch) {
+			t.Errorf("%s and %s: split gives %s, match differs", test.key, test.pattern, got)
 		}
 		if got != test.want {
 			t.Errorf("%s of %s: got %s, want %s", test.key, test.pattern, got, test.want)
@@ -165,11 +168,12 @@ func FuzzPattern(f *testing.F) {
 		}
 		var texts [maxVariables][]byte
 		for p.rest = range p.variables {
-			if !p.split(&texts, key) {
-				continue
+			split := p.split(&texts, key)
+			if split != p.match(key) {
+				t.Fatalf("%q splits %q: %v, and matches it: %v", s, key, split, !split)
 			}
-			if !p.match(key) {
-				t.Fatalf("%q splits %q, which it does not match", s, key)
+			if !split {
+				continue
 			}
 			joined := bytes.Clone(p.literals[0])
 			for i := range p.variables {

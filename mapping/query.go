@@ -13,13 +13,17 @@ import (
 // QueryConfig is one [[query]] section of the configuration: keys that are results of a SELECT. Start from
 // [DefaultQuery], then decode over it.
 type QueryConfig struct {
-	Name        string            `toml:"name"`         // as that of a mapping, and different from those
-	Key         string            `toml:"key"`          // its key, or a pattern as that of a mapping
-	SQL         string            `toml:"sql"`          // a SELECT, with {name} for the value of a variable of the key
-	Variables   map[string]string `toml:"variables"`    // variable -> "users.id", whose values it takes, or integer, text, binary
-	Value       string            `toml:"value"`        // json, hash, list, set, zset
-	TTL         time.Duration     `toml:"ttl"`          // how long a result stays in Redis; 0: until evicted
-	NegativeTTL time.Duration     `toml:"negative_ttl"` // how long "there are no rows" is remembered; 0: not at all
+	Name         string            `toml:"name"`              // as that of a mapping, and different from those
+	Key          string            `toml:"key"`               // its key, or a pattern as that of a mapping
+	SQL          string            `toml:"sql"`               // a SELECT, with {name} for the value of a variable of the key
+	Variables    map[string]string `toml:"variables"`         // variable -> "users.id", whose values it takes, or integer, text, binary
+	Value        string            `toml:"value"`             // json, hash, list, set, zset
+	TTL          time.Duration     `toml:"ttl"`               // how long a result stays in Redis; 0: until evicted
+	NegativeTTL  time.Duration     `toml:"negative_ttl"`      // how long "there are no rows" is remembered; 0: not at all
+	Stale        time.Duration     `toml:"stale_while_error"` // how long after its ttl a result may be served while MySQL is down; 0: not at all
+	EarlyRefresh float64           `toml:"early_refresh"`     // how early a result that is read often is read anew, see docs/mappings.md; 0: not at all
+	OnRedisDown  string            `toml:"on_redis_down"`     // error, mysql: what answers GET, MGET and HGETALL while Redis cannot be reached
+	MaxSelects   Rate              `toml:"max_selects"`       // runs of the SELECT; 0: no limit
 }
 
 // DefaultQueryTTL is how long a result stays: nothing else makes it follow the tables.
@@ -27,7 +31,7 @@ const DefaultQueryTTL = time.Minute
 
 // DefaultQuery is a query with every setting that has a default.
 func DefaultQuery() QueryConfig {
-	return QueryConfig{Value: DefaultValueKind, TTL: DefaultQueryTTL, NegativeTTL: DefaultNegativeTTL}
+	return QueryConfig{Value: DefaultValueKind, TTL: DefaultQueryTTL, NegativeTTL: DefaultNegativeTTL, OnRedisDown: DefaultOnRedisDown}
 }
 
 // types of variables that are not those of a column.
@@ -66,7 +70,10 @@ func (q *QueryConfig) validate(p *pattern, report func(setting, format string, a
 		}
 	}
 	oneOf(report, "value", q.Value, []string{"json", "hash", "list", "set", "zset"}, nil)
-	residencies(report, q.TTL, q.NegativeTTL)
+	residencies(report, q.TTL, q.NegativeTTL, q.Stale)
+	earlyRefresh(report, q.EarlyRefresh, q.TTL)
+	q.MaxSelects.validate(report)
+	queryOnRedisDown(report, q.OnRedisDown, q.Value)
 }
 
 // columnPath cuts "users.id" or "shop.users.id" into the table and the column; it is nil if spec is neither.
@@ -157,14 +164,18 @@ func compileQuery(q *QueryConfig, schema Schema) (*Mapping, *findings) {
 		return nil, f
 	}
 	m := &Mapping{
-		Name:        q.Name,
-		Pattern:     q.Key,
-		Query:       true,
-		Kind:        kindOf(q.Value),
-		TTL:         q.TTL,
-		NegativeTTL: q.NegativeTTL,
-		Deny:        true,
-		pattern:     p,
+		Name:         q.Name,
+		Pattern:      q.Key,
+		Query:        true,
+		Kind:         kindOf(q.Value),
+		TTL:          q.TTL,
+		NegativeTTL:  q.NegativeTTL,
+		Stale:        q.Stale,
+		Bypass:       q.OnRedisDown == "mysql",
+		EarlyRefresh: q.EarlyRefresh,
+		MaxSelects:   q.MaxSelects,
+		Deny:         true,
+		pattern:      p,
 	}
 	if m.statement, err = parseStatement(q.SQL, p.variables); err != nil {
 		f.error("sql", "%v", err)

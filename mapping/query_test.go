@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseStatement(t *testing.T) {
@@ -65,6 +66,9 @@ func TestValidateQueries(t *testing.T) {
 		want   string
 	}{
 		{func(q *QueryConfig) { q.Name = "" }, `query[0]: name: missing; name the query`},
+		{func(q *QueryConfig) { q.OnRedisDown, q.Value = "mysql", "zset" }, `query "ranking": on_redis_down: "mysql" answers GET, MGET and HGETALL, none of which reads a zset; use "error"`},
+		{func(q *QueryConfig) { q.TTL, q.Stale = 0, time.Minute }, `query "ranking": stale_while_error: is the time after ttl`},
+		{func(q *QueryConfig) { q.MaxSelects = 1e10 }, `query "ranking": max_selects: 1e+10/s is out of range`},
 		{func(q *QueryConfig) { q.Name = "user" }, `query "user": name: used by an earlier mapping or query`},
 		{func(q *QueryConfig) { q.Key = "user:1" }, `query "ranking": key: "user:1" and the "user:{id}" of mapping "user" can both match the key "user:1"`},
 		{func(q *QueryConfig) { q.Key = "rank:{" }, `query "ranking": key: offset 5: a { without }`},

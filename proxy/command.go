@@ -26,6 +26,8 @@ type command struct {
 	telling bool
 	// scan says that the specs do not tell all keys, so any argument may be one.
 	scan bool
+	// forRows says that handle and queued are about mapped keys, and forward what has none.
+	forRows bool
 	// onlyKey says that the first argument is the only key.
 	onlyKey bool
 	subs    map[string]*command

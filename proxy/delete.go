@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha1" // #nosec G505 -- the name Redis gives a script
 	_ "embed"
 	"encoding/hex"
@@ -18,10 +19,13 @@ import (
 //go:embed lua/del.lua
 var delScript []byte
 
-var delSHA = func() []byte {
-	sum := sha1.Sum(delScript) // #nosec G401
+var delSHA = scriptName(delScript)
+
+// scriptName is what Redis calls a script.
+func scriptName(script []byte) []byte {
+	sum := sha1.Sum(script) // #nosec G401
 	return []byte(hex.EncodeToString(sum[:]))
-}()
+}
 
 // del serves DEL and UNLINK. With mapped keys among its keys it runs as a script: what happens to a key depends on
 // its marks, and the answer counts rows that are only in MySQL.
@@ -88,7 +92,7 @@ type deletedKey struct {
 // run returns how many of the keys were there.
 func (d *deletion) run(s *session) (int64, error) {
 	for range 2 {
-		reply, err := d.eval(s)
+		reply, err := s.eval(delScript, delSHA, d.args(s.srv.journal))
 		if err != nil {
 			return 0, err
 		}
@@ -108,7 +112,8 @@ func (d *deletion) run(s *session) (int64, error) {
 	return 0, refused("the keys changed while they were deleted; nothing was deleted, try again")
 }
 
-// lookUp asks MySQL for the rows that the script could not tell of; places count from 1.
+// lookUp asks MySQL for the rows that the script could not tell of; places count from 1. A key that holds something of
+// another type is there, whatever it is.
 func (d *deletion) lookUp(s *session, places []int64) error {
 	var (
 		wg    sync.WaitGroup
@@ -126,9 +131,9 @@ func (d *deletion) lookUp(s *session, places []int64) error {
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
-			case err != nil && first == nil:
-				first = err
-			case image != nil:
+			case err != nil && !isWrongType(err):
+				first = cmp.Or(first, err)
+			case err != nil || image != nil:
 				k.known = '1'
 			default:
 				k.known = '0'
@@ -140,21 +145,19 @@ func (d *deletion) lookUp(s *session, places []int64) error {
 	return first
 }
 
-// eval runs the script on the client's lane, so with the client's own rights.
-func (d *deletion) eval(s *session) ([]byte, error) {
-	args := d.args(s.srv.journal)
-	reply, err := s.call(args...)
+// eval runs a script on the client's lane, so with the client's own rights.
+func (s *session) eval(script, sha []byte, args [][]byte) ([]byte, error) {
+	reply, err := s.call(append([][]byte{[]byte("EVALSHA"), sha}, args...)...)
 	if err == nil && bytes.HasPrefix(reply, []byte("-NOSCRIPT")) {
-		args[0], args[1] = []byte("EVAL"), delScript
-		reply, err = s.call(args...)
+		reply, err = s.call(append([][]byte{[]byte("EVAL"), script}, args...)...)
 	}
 	return reply, err
 }
 
-// args is the call of the script; the last argument says what it returns.
+// args are the keys and arguments of the script; the last says what it returns.
 func (d *deletion) args(j mapping.Journal) [][]byte {
-	args := make([][]byte, 0, 7+4*len(d.keys))
-	args = append(args, []byte("EVALSHA"), delSHA, strconv.AppendInt(nil, int64(len(d.keys)), 10))
+	args := make([][]byte, 0, 5+4*len(d.keys))
+	args = append(args, strconv.AppendInt(nil, int64(len(d.keys)), 10))
 	args = append(args, d.keys...)
 	args = append(args, d.command, []byte(j.Prefix), strconv.AppendInt(nil, time.Now().UnixMilli(), 10))
 	for i, k := range d.how {

@@ -21,9 +21,21 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"del":    {(*session).del, (*session).queueDel},
 	"unlink": {(*session).del, (*session).queueDel},
 
-	"flushall": {(*session).flushing, (*session).flushing},
-	"flushdb":  {(*session).flushing, (*session).flushing},
-	"swapdb":   {(*session).flushing, (*session).flushing},
+	"expire":    {(*session).expire, (*session).queueExpire},
+	"pexpire":   {(*session).expire, (*session).queueExpire},
+	"expireat":  {(*session).expire, (*session).queueExpire},
+	"pexpireat": {(*session).expire, (*session).queueExpire},
+	"persist":   {(*session).expire, (*session).queueExpire},
+	"getex":     {(*session).expire, (*session).queueExpire},
+
+	"ttl":         {nil, (*session).queueTTL},
+	"pttl":        {nil, (*session).queueTTL},
+	"expiretime":  {nil, (*session).queueTTL},
+	"pexpiretime": {nil, (*session).queueTTL},
+
+	"flushall": {(*session).empty, (*session).empty},
+	"flushdb":  {(*session).empty, (*session).empty},
+	"swapdb":   {(*session).empty, (*session).empty},
 
 	"multi":   {(*session).multi, nil},
 	"exec":    {(*session).exec, (*session).exec},
@@ -95,6 +107,16 @@ func (t *Commands) install() {
 	for _, name := range []string{"eval", "evalsha", "fcall"} {
 		if c := t.byName[name]; c != nil {
 			c.writes = true
+		}
+	}
+	for name := range changes {
+		if c := t.byName[name]; c != nil {
+			c.handle, c.queued, c.forRows = (*session).change, (*session).queueChange, true
+		}
+	}
+	for _, name := range []string{"set", "setex", "psetex"} {
+		if c := t.byName[name]; c != nil {
+			c.forRows = true
 		}
 	}
 	for _, name := range telling {
@@ -228,7 +250,7 @@ func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
 		return refused(fmt.Sprintf("%s is not supported on %.100q: %s; nothing was changed", c.name, key, denial(m)))
 	default:
 		return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of mapping %q; "+
-			"SET the whole row instead, nothing was changed", c.name, key, m.Name))
+			"%s instead, nothing was changed", c.name, key, m.Name, advice(c, m)))
 	}
 }
 
@@ -381,21 +403,4 @@ func (c *call) reply(_ *lane, b []byte) {
 func (c *call) lost(err error) {
 	c.err = err
 	close(c.done)
-}
-
-// flushing guards what would drop written rows that are not in MySQL yet.
-func (s *session) flushing(c *command, req request) {
-	behind := false
-	for _, m := range s.srv.maps.Load().All() {
-		behind = behind || !m.Deny
-	}
-	if !behind || c.name == "FLUSHDB" && !s.here() {
-		s.forward(req)
-		return
-	}
-	if s.pinned() && s.pin.tx != nil {
-		s.pin.tx.failed = errExecAbort
-	}
-	s.refuseKnown(refused(c.name + " would drop rows that were written but are not in mysql yet; delete keys by name, " +
-		"or run it on redis directly once KEYROW INFO says pending:0; nothing was changed"))
 }

@@ -98,6 +98,11 @@ func (l *lane) serve() {
 	pause.MaxInterval = 2 * time.Second
 	for !l.isClosed() {
 		conn, err := l.up.connect(l.set.key)
+		if err == nil {
+			if err = l.up.learn(conn, l.set); err != nil {
+				_ = conn.Close()
+			}
+		}
 		if err == nil && !l.established(conn) {
 			_ = conn.Close()
 			break

@@ -269,25 +269,45 @@ func (s *session) goodbye(*command, request) {
 // wrongProtocol ends a connection on which a browser was made to speak HTTP.
 func (s *session) wrongProtocol(*command, request) { s.quit = true }
 
-// keyrow serves KEYROW INFO: what `INFO` is to Redis, for keyrow.
+// keyrow serves KEYROW: what INFO is to Redis, and what there is to do about the journal.
 func (s *session) keyrow(_ *command, req request) {
 	if !s.admitted() {
 		return
 	}
-	if len(req.args) != 2 || !bytes.EqualFold(req.args[1], []byte("INFO")) {
-		s.refuse(refused("KEYROW knows the subcommand INFO"))
-		return
+	sub, args := "", req.args[1:]
+	if len(args) > 0 {
+		sub, args = strings.ToUpper(string(args[0])), args[1:]
 	}
+	switch {
+	case sub == "INFO" && len(args) == 0:
+		s.answer(redcon.AppendBulkString(nil, s.srv.lines(s.srv.info)))
+	case sub == "JOURNAL":
+		s.keyrowJournal(args)
+	case sub == "FLUSH":
+		s.keyrowFlush(args)
+	case sub == "INVALIDATE" && len(args) > 0:
+		s.keyrowInvalidate(args)
+	default:
+		s.refuse(refused("KEYROW knows INFO, JOURNAL, FLUSH [milliseconds [key]], and INVALIDATE key ..."))
+	}
+}
+
+// info is what KEYROW INFO says.
+func (s *Server) info(line func(name string, n int64)) {
+	line("clients", s.clients.Load())
+	line("refused_clients", s.stats.Refused.Load())
+	line("failed_handshakes", s.stats.Failed.Load())
+	line("idle_clients_closed", s.stats.Idle.Load())
+	line("hits", s.stats.Hits.Load())
+	line("misses", s.stats.Misses.Load())
+	line("writes", s.stats.Writes.Load())
+	line("deletes", s.stats.Deletes.Load())
+	s.report(line)
+}
+
+// lines is a report as text, a line for each number.
+func (s *Server) lines(report func(line func(name string, n int64))) string {
 	var b strings.Builder
-	line := func(name string, n int64) { b.WriteString(name + ":" + strconv.FormatInt(n, 10) + "\r\n") }
-	line("clients", s.srv.clients.Load())
-	line("refused_clients", s.srv.stats.Refused.Load())
-	line("failed_handshakes", s.srv.stats.Failed.Load())
-	line("idle_clients_closed", s.srv.stats.Idle.Load())
-	line("hits", s.srv.stats.Hits.Load())
-	line("misses", s.srv.stats.Misses.Load())
-	line("writes", s.srv.stats.Writes.Load())
-	line("deletes", s.srv.stats.Deletes.Load())
-	s.srv.report(line)
-	s.answer(redcon.AppendBulkString(nil, b.String()))
+	report(func(name string, n int64) { b.WriteString(name + ":" + strconv.FormatInt(n, 10) + "\r\n") })
+	return b.String()
 }

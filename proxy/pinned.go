@@ -266,7 +266,7 @@ func (s *session) relayed(c *command, req request) {
 		return
 	case "MONITOR", "SYNC", "PSYNC", "REPLCONF", "SCRIPT DEBUG":
 	default:
-		if c.handle != nil {
+		if c.handle != nil && !c.forRows {
 			err = refused(c.name + " is not available on a connection in this state; RESET it first")
 		}
 	}

@@ -101,6 +101,12 @@ type load struct {
 	done func([]byte, error)
 }
 
+func (l *testLoader) Bypass(*mapping.Mapping, []byte, func([][]byte, error)) {
+	panic("no mapping is read without redis here")
+}
+
+func (l *testLoader) Hit(*mapping.Mapping, []byte) {}
+
 func (l *testLoader) Load(_ *mapping.Mapping, key []byte, done func([]byte, error)) {
 	l.loads <- load{string(key), done}
 }
@@ -376,14 +382,14 @@ func TestWriteWaitsForReads(t *testing.T) {
 func (c *upstreamConn) run(sets ...string) {
 	c.t.Helper()
 	c.expect("MULTI")
-	marks, auxes := "", ""
+	keys, auxes := "", ""
 	for _, set := range sets {
 		key, _, _ := strings.Cut(set, " ")
 		c.expect("SET " + set)
-		marks += " <now> +" + key
+		keys += " " + key
 		auxes += " kr:aux:{" + key + "}"
 	}
-	_ = marks
+	c.expect("HDEL kr:{0}:expire" + keys)
 	c.zadd(len(sets))
 	c.expect("DEL" + auxes)
 	c.expect("EXEC")
@@ -412,7 +418,7 @@ func TestSetsShareATransaction(t *testing.T) {
 	c.send(`SET user:1 {"name":"a"}`, `SET user:2 {"name":"b"}`, "GET x")
 	r.writing()
 	up.run(`user:1 {"id":1,"name":"a"}`, `user:2 {"id":2,"name":"b"}`)
-	up.send("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n+OK\r\n:2\r\n:0\r\n")
+	up.send("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*5\r\n+OK\r\n+OK\r\n:0\r\n:2\r\n:0\r\n")
 	c.expect("+OK\r\n+OK\r\n")
 	up.expect("GET x") // behind the answer, not before
 	up.send("$-1\r\n")
@@ -433,12 +439,12 @@ func TestRefusedTransactionIsSentApart(t *testing.T) {
 	c.send(`SET user:1 {"name":"a"}`, `SET user:2 {"name":"b"}`, `SET user:3 {"name":"c"}`, "INCR x")
 	r.writing()
 	up.run(`user:1 {"id":1,"name":"a"}`, `user:2 {"id":2,"name":"b"}`, `user:3 {"id":3,"name":"c"}`)
-	up.send("+OK\r\n+QUEUED\r\n-NOPERM no\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT Transaction discarded because of previous errors.\r\n")
+	up.send("+OK\r\n+QUEUED\r\n+QUEUED\r\n-NOPERM no\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT Transaction discarded because of previous errors.\r\n")
 	up.run(`user:1 {"id":1,"name":"a"}`)
 	up.run(`user:2 {"id":2,"name":"b"}`)
 	up.run(`user:3 {"id":3,"name":"c"}`)
-	one := "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n+OK\r\n:1\r\n:0\r\n"
-	up.send(one + "+OK\r\n-NOPERM no\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT x\r\n" + one)
+	one := "+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n:0\r\n:1\r\n:0\r\n"
+	up.send(one + "+OK\r\n-NOPERM no\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n-EXECABORT x\r\n" + one)
 	c.expect("+OK\r\n-NOPERM no\r\n+OK\r\n")
 	up.expect("INCR x")
 }

@@ -27,6 +27,7 @@ type read struct {
 	m    *mapping.Mapping
 	null string // of the session's protocol
 	key  []byte
+	set  *laneSet // may answer without Redis; nil: nobody may
 	hole *hole
 }
 
@@ -34,13 +35,13 @@ var reads = sync.Pool{New: func() any { return new(read) }}
 
 func newRead(s *session, m *mapping.Mapping, key []byte) *read {
 	r := reads.Get().(*read)
-	r.s, r.m, r.null, r.key = s, m, s.null(), append(r.key[:0], key...)
+	r.s, r.m, r.null, r.key, r.set = s, m, s.null(), append(r.key[:0], key...), s.bypassFrom(m)
 	return r
 }
 
 func (r *read) reply(_ *lane, b []byte) {
 	if b == nil {
-		r.s.srv.stats.Hits.Add(1)
+		r.s.srv.hit(r.m, r.key)
 		r.end()
 		return
 	}
@@ -49,7 +50,19 @@ func (r *read) reply(_ *lane, b []byte) {
 	r.s.srv.loader.Load(r.m, r.key, r.loaded)
 }
 
+// hit counts a mapped read that Redis could answer.
+func (s *Server) hit(m *mapping.Mapping, key []byte) {
+	s.stats.Hits.Add(1)
+	if m.EarlyRefresh > 0 {
+		s.loader.Hit(m, key)
+	}
+}
+
 func (r *read) lost(err error) {
+	if r.set.may(r.m, mayGet, err) {
+		r.bypass()
+		return
+	}
 	s := r.s
 	r.end()
 	s.deliverErrors(err, 1)
@@ -65,7 +78,7 @@ func (r *read) loaded(image []byte, err error) {
 // end counts the read as answered. It comes before the reply, so that a write that waits for it is woken by it.
 func (r *read) end() {
 	r.s.reads.Add(-1)
-	r.s, r.m, r.hole = nil, nil, nil
+	r.s, r.m, r.set, r.hole = nil, nil, nil, nil
 	if cap(r.key) <= 1024 {
 		reads.Put(r)
 	}
@@ -96,7 +109,7 @@ func (s *session) mget(c *command, req request) {
 	for i, key := range req.args[1:] {
 		if m := s.mapped(key); m != nil && m.Kind.Text() && m.Names(key) {
 			if r == nil {
-				r = &multiRead{s: s, null: s.null()}
+				r = &multiRead{s: s, null: s.null(), asked: len(req.args) - 1, set: s.bypassFrom(m)}
 			}
 			r.keys = append(r.keys, mappedKey{m: m, key: append([]byte(nil), key...), at: i})
 		}
@@ -124,7 +137,10 @@ type multiRead struct {
 	s    *session
 	null string // of the session's protocol
 	keys []mappedKey
+	set  *laneSet // as in read, of the first of keys
 	hole *hole
+
+	asked int // keys, mapped or not
 
 	mu    sync.Mutex
 	elems [][]byte // the reply's elements
@@ -136,15 +152,15 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 	elems, ok := elements(nil, b)
 	missing := r.keys[:0]
 	for _, k := range r.keys {
-		if ok && k.at < len(elems) && isNil(elems[k.at]) {
+		switch {
+		case !ok || k.at >= len(elems):
+		case isNil(elems[k.at]):
 			missing = append(missing, k)
+		default:
+			r.s.srv.hit(k.m, k.key)
 		}
 	}
-	stats := &r.s.srv.stats
-	if ok {
-		stats.Hits.Add(int64(len(r.keys) - len(missing)))
-		stats.Misses.Add(int64(len(missing)))
-	}
+	r.s.srv.stats.Misses.Add(int64(len(missing)))
 	if len(missing) == 0 {
 		r.s.reads.Add(-1)
 		r.s.deliver(b, 1)
@@ -159,6 +175,10 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 }
 
 func (r *multiRead) lost(err error) {
+	if r.may(err) {
+		r.bypass()
+		return
+	}
 	r.s.reads.Add(-1)
 	r.s.deliverErrors(err, 1)
 }

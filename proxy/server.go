@@ -25,6 +25,17 @@ type Loader interface {
 	// which goes to the client as it is if it has a method RESP() string. Unless the mapping's kind is a text, the image
 	// is in Redis then, and what done is given is empty. key is not kept.
 	Load(m *mapping.Mapping, key []byte, done func(image []byte, err error))
+	// Bypass is Load without Redis, while that cannot be reached; done gets the values of the image, as mapping.Kind has
+	// them.
+	Bypass(m *mapping.Mapping, key []byte, done func(values [][]byte, err error))
+	// Hit is told of reads that Redis could answer, if m.EarlyRefresh is not 0. It must not wait, nor keep key.
+	Hit(m *mapping.Mapping, key []byte)
+}
+
+// Control runs scripts as keyrow itself, for what a client may know and has not the rights to find out.
+type Control interface {
+	// Integer calls done exactly once, from any goroutine, with the integer that the script returned.
+	Integer(script string, keys, args []string, done func(n int64, err error))
 }
 
 // Gate says whether the journal takes more marks.
@@ -55,10 +66,15 @@ type Options struct {
 	Mappings *mapping.Set
 	Journal  mapping.Journal
 	Loader   Loader
+	Control  Control
 	Gate     Gate
+	Parking  Parking
+	Drainer  Drainer
 	Log      zerolog.Logger
 	// Report adds the lines of KEYROW INFO that others know of; optional.
 	Report func(line func(name string, n int64))
+	// JournalReport makes the lines of KEYROW JOURNAL; optional.
+	JournalReport func(line func(name string, n int64))
 	// Hook is called at labelled points, for tests; optional.
 	Hook func(point string)
 }
@@ -72,12 +88,18 @@ type Server struct {
 	maps     atomic.Pointer[mapping.Set]
 	journal  mapping.Journal
 	loader   Loader
+	control  Control
 	gate     Gate
+	parking  Parking
+	drainer  Drainer
 	log      zerolog.Logger
 	report   func(line func(name string, n int64))
-	at       func(point string)
-	hooked   bool // at may wait
-	stats    Stats
+
+	journalReport func(line func(name string, n int64))
+
+	at     func(point string)
+	hooked bool // at may wait
+	stats  Stats
 
 	listeners []*listener
 	tls       *tls.Config // of the listeners for TLS
@@ -102,17 +124,21 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
-		journal: o.Journal, loader: o.Loader, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		journal: o.Journal, loader: o.Loader, control: o.Control, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)
-	s.upstream.dismissed = s.dismissed
+	s.upstream.dismissed, s.upstream.bypassable = s.dismissed, s.bypassable
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
+	}
+	if s.journalReport == nil {
+		s.journalReport = func(func(string, int64)) {}
 	}
 	if s.hooked = s.at != nil; !s.hooked {
 		s.at = func(string) {}

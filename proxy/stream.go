@@ -30,7 +30,7 @@ func (s *session) startStream() bool {
 	switch {
 	case s.pinned() && (s.pin.tx != nil || s.lane.private.endless.Load()), s.listening(c):
 		return false
-	case c.handle != nil && c.name != "SET" && c.name != "SETEX" && c.name != "PSETEX":
+	case c.handle != nil && !c.forRows:
 		return false
 	case c.scan || len(c.keys) > 0 && (!c.onlyKey || len(args) < 2):
 		return false // keys may be among what is still to come

@@ -12,22 +12,22 @@ import (
 )
 
 // tx is a client's MULTI. Inside it nothing is answered by keyrow but errors: reads of rows are loaded before they are
-// queued, writes of rows are queued as images, and what the journal needs for them is queued just before EXEC and cut
-// out of its reply.
+// queued, writes of rows are queued as images, and what the journal needs for them is queued right behind and cut out of
+// the reply of EXEC. Right behind, because a DEL or an EXPIRE further on has to know that the row is not in MySQL yet.
 type tx struct {
 	opened  atomic.Bool // Redis answered OK to MULTI; the lane's reader sets it
-	written []blindKey  // keys of rows that are SET
 	failed  error       // why EXEC must fail although Redis queued everything
-	queued  int         // commands queued so far
+	queued  int         // commands queued so far, those included that the client does not know of
 	db      int         // the database selected at this place of the transaction, if all goes well
-	selects bool        // a queued command selects a database
 	login   bool        // a queued command may change who the client is
 	taps    []tap       // what is looked at in EXEC's reply
+	failure []byte      // what EXEC is answered instead; the lane's reader sets it
 	// Who and where the client is once EXEC has run: what the taps make of it. The lane's reader sets it.
 	key laneKey
 }
 
-// tap looks at the reply to one of the queued commands, and says what the client gets. The lane's reader calls it.
+// tap looks at the reply to one of the queued commands, and says what the client gets; nil is nothing at all. The lane's
+// reader calls it.
 type tap struct {
 	at  int // place among the queued commands
 	see func(reply []byte) []byte
@@ -35,11 +35,6 @@ type tap struct {
 
 // tap has see look at the reply to the command that is queued next.
 func (t *tx) tap(see func(reply []byte) []byte) { t.taps = append(t.taps, tap{t.queued, see}) }
-
-type blindKey struct {
-	key      []byte
-	deadline int64
-}
 
 var errExecAbort = redisReply("EXECABORT Transaction discarded because of previous errors.")
 
@@ -118,23 +113,7 @@ func (s *session) exec(_ *command, req request) {
 		s.refuse(t.failed)
 		return
 	}
-	e := &executed{s: s, taps: t.taps}
-	if len(t.written) > 0 {
-		s.endRun()
-		// The journal is in the database of the mappings, from which a SELECT behind the writes may have led away.
-		s.batch.append(func(w []byte) []byte {
-			if t.selects {
-				w = e.selecting(w, s.srv.up.DB)
-			}
-			w = e.marks(w, t.written, time.Now().UnixMilli())
-			if t.selects {
-				w = e.selecting(w, t.db)
-			}
-			return w
-		})
-	}
-	s.batch.append(func(w []byte) []byte { return append(w, req.raw...) })
-	s.expect(entry{s: s, op: e, n: e.extra + 1}, 1)
+	s.forwardFor(req, &executed{s, t}, false)
 	if len(t.taps) > 0 {
 		// Who and where the client is now depends on what was run, and with what success.
 		s.settle()
@@ -197,9 +176,13 @@ func (s *session) queueRead(c *command, req request) {
 		s.forward(req)
 		return
 	}
-	if !s.confirmed(req) {
-		return
+	if s.confirmed(req) {
+		s.queueLoaded(req, keys)
 	}
+}
+
+// queueLoaded queues a command, and loads the rows of keys once Redis has queued it.
+func (s *session) queueLoaded(req request, keys [][]byte) {
 	queued := false
 	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { queued = b[0] == '+' }}, false)
 	s.settle()
@@ -212,7 +195,8 @@ func (s *session) queueRead(c *command, req request) {
 	}
 }
 
-// materialise loads the rows that keys name, so that Redis has those that exist.
+// materialise loads the rows that keys name, so that Redis has those that exist. It is no error if a key holds something
+// of another type: the command sees that in EXEC.
 func (s *session) materialise(keys [][]byte) error {
 	d := deletion{keys: keys, how: make([]deletedKey, len(keys))}
 	var places []int64
@@ -235,6 +219,10 @@ func (s *session) queueSet(c *command, req request) {
 		s.queuePlain(c, req)
 		return
 	}
+	if m != nil && err == nil && !set.blind() {
+		s.queueChange(c, req)
+		return
+	}
 	if m != nil && s.loggedIn("writing a row") {
 		return
 	}
@@ -249,9 +237,9 @@ func (s *session) queueSet(c *command, req request) {
 		s.abort(err)
 		return
 	}
-	s.pin.tx.written = append(s.pin.tx.written, blindKey{bytes.Clone(set.key), set.deadline})
 	wire := appendCommand(nil, []byte("SET"), set.key, image)
 	s.forward(request{raw: wire, args: req.args, made: true})
+	s.queueMarks(blindKey{set.key, set.deadline})
 }
 
 // queueMset queues MSET, with images in place of the values of mapped keys.
@@ -279,14 +267,69 @@ func (s *session) queueMset(_ *command, req request) {
 				s.abort(err)
 				return
 			}
-			written = append(written, blindKey{bytes.Clone(args[i]), 0})
+			written = append(written, blindKey{args[i], 0})
 		}
 	}
 	if len(written) > 0 && s.loggedIn("writing a row") {
 		return
 	}
-	s.pin.tx.written = append(s.pin.tx.written, written...)
 	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
+	s.queueMarks(written...)
+}
+
+type blindKey struct {
+	key      []byte
+	deadline int64
+}
+
+// queueMarks queues, behind the command at hand, what makes the rows that it writes safe, as run.encode does.
+func (s *session) queueMarks(written ...blindKey) {
+	j := s.srv.journal
+	for _, k := range written {
+		p := j.Partition(k.key)
+		s.queueHidden(hidden, []byte("DEL"), j.AppendAux(nil, k.key))
+		if expire := j.AppendExpire(nil, p); k.deadline == 0 {
+			s.queueHidden(hidden, []byte("HDEL"), expire, k.key)
+		} else {
+			s.queueHidden(hidden, []byte("HSET"), expire, k.key, strconv.AppendInt(nil, k.deadline, 10))
+		}
+		s.queueHidden(s.pin.tx.marked(s.srv), []byte("ZADD"), j.AppendDirty(nil, p), []byte("NX"),
+			strconv.AppendInt(nil, time.Now().UnixMilli(), 10), append([]byte{mapping.MarkWritten}, k.key...))
+	}
+}
+
+// queueHidden queues a command that the client does not know of, behind the one at hand. If Redis does not take it, EXEC
+// fails.
+func (s *session) queueHidden(see func(reply []byte) []byte, args ...[]byte) {
+	t := s.pin.tx
+	t.queued++
+	t.tap(see)
+	s.batch.append(func(w []byte) []byte { return appendCommand(w, args...) })
+	s.expect(entry{s: s, op: unseen{}, n: 1}, 0)
+}
+
+// unseen drops a reply.
+type unseen struct{}
+
+func (unseen) reply(*lane, []byte) {}
+func (unseen) lost(error)          {}
+
+// hidden takes a reply away from the client.
+func hidden([]byte) []byte { return nil }
+
+// marked takes the reply of the ZADD that marks a row.
+func (t *tx) marked(srv *Server) func(reply []byte) []byte {
+	return func(reply []byte) []byte {
+		n, isInt := parseInt(bytes.TrimRight(reply[1:], "\r\n"))
+		if reply[0] != ':' || !isInt {
+			t.failure = appendError(nil, refused("the transaction was run, but what it wrote could not be marked for mysql: "+
+				strconv.Quote(string(reply))+"; repair the journal's keys and write it again"))
+			return nil
+		}
+		srv.gate.Marked(int(n))
+		srv.stats.Writes.Add(1)
+		return nil
+	}
 }
 
 // queueDel queues DEL and UNLINK.
@@ -314,8 +357,7 @@ func (s *session) queueDel(c *command, req request) {
 		s.abort(err)
 		return
 	}
-	args := d.args(s.srv.journal)
-	args[0], args[1] = []byte("EVAL"), delScript
+	args := append([][]byte{[]byte("EVAL"), delScript}, d.args(s.srv.journal)...)
 	args[len(args)-1] = []byte("n")
 	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
 }
@@ -344,7 +386,7 @@ func (s *session) queueSelect(_ *command, req request) {
 			return
 		case ok && reply[0] == '+':
 			t := s.pin.tx
-			t.db, t.selects = int(db), true
+			t.db = int(db)
 			t.tap(func(reply []byte) []byte {
 				if reply[0] == '+' {
 					t.key.db = int(db)
@@ -358,12 +400,13 @@ func (s *session) queueSelect(_ *command, req request) {
 }
 
 // queueAuth queues AUTH.
-func (s *session) queueAuth(c *command, req request) {
+func (s *session) queueAuth(_ *command, req request) {
 	id, ok := credentials(req.args[1:])
-	if !s.confirmed(req) || ok && !s.logsIn(c) {
+	if !s.confirmed(req) {
 		return
 	}
 	if t := s.pin.tx; ok {
+		s.logsIn()
 		t.tap(func(reply []byte) []byte {
 			if reply[0] == '+' {
 				t.key.identity, t.key.authed = id, true
@@ -375,7 +418,7 @@ func (s *session) queueAuth(c *command, req request) {
 }
 
 // queueHello queues HELLO.
-func (s *session) queueHello(c *command, req request) {
+func (s *session) queueHello(_ *command, req request) {
 	if !s.confirmed(req) {
 		return
 	}
@@ -385,8 +428,8 @@ func (s *session) queueHello(c *command, req request) {
 		s.forward(withoutAuth(req.args))
 		return
 	}
-	if g.id != nil && !s.logsIn(c) {
-		return
+	if g.id != nil {
+		s.logsIn()
 	}
 	t, p := s.pin.tx, s.lane.private
 	t.tap(func(reply []byte) []byte {
@@ -415,18 +458,11 @@ func withoutAuth(args [][]byte) request {
 	return request{raw: appendCommand(nil, kept...), args: kept, made: true}
 }
 
-// logsIn notes that from here on the transaction may run as somebody else. The marks of rows come last in it, and Redis
-// would find only in EXEC, with the rows written, that he may not set them.
-func (s *session) logsIn(c *command) bool {
-	if len(s.pin.tx.written) > 0 {
-		s.abort(refused(c.name + " is not supported in a transaction that writes rows; send it before MULTI"))
-		return false
-	}
-	s.pin.tx.login, s.pin.foreign = true, true
-	return true
-}
+// logsIn notes that from here on the transaction may run as somebody else.
+func (s *session) logsIn() { s.pin.tx.login, s.pin.foreign = true, true }
 
-// loggedIn refuses what may not stand behind a login.
+// loggedIn refuses what may not stand behind a login: Redis would find only in EXEC, with a row written, that he may not
+// mark it.
 func (s *session) loggedIn(what string) bool {
 	if s.pin.tx.login {
 		s.abort(refused(what + " in a transaction that logs in is not supported; log in before MULTI"))
@@ -472,90 +508,37 @@ func (s *session) queueStick(_ *command, req request) {
 	s.forward(req)
 }
 
-// executed takes the reply of EXEC and of the journal's commands before it.
+// executed takes the reply of EXEC.
 type executed struct {
-	s     *session
-	extra int   // commands of the journal's
-	zadds []int // which of them count new marks
-	at    int
-	taps  []tap
-}
-
-// selecting appends a SELECT that the client does not see.
-func (e *executed) selecting(w []byte, db int) []byte {
-	e.extra++
-	return appendCommand(w, []byte("SELECT"), strconv.AppendInt(nil, int64(db), 10))
-}
-
-// marks appends what makes the written keys safe, as run.encode does.
-func (e *executed) marks(w []byte, written []blindKey, now int64) []byte {
-	j := e.s.srv.journal
-	var name [128]byte
-	w = redcon.AppendArray(w, 1+len(written))
-	w = append(w, "$3\r\nDEL\r\n"...)
-	for _, k := range written {
-		w = redcon.AppendBulk(w, j.AppendAux(name[:0], k.key))
-	}
-	e.extra++
-	for _, k := range written {
-		p := j.Partition(k.key)
-		if k.deadline != 0 {
-			w = redcon.AppendArray(w, 4)
-			w = append(w, "$4\r\nHSET\r\n"...)
-			w = redcon.AppendBulk(w, j.AppendExpire(name[:0], p))
-			w = redcon.AppendBulk(w, k.key)
-			w = appendBulkInt(w, k.deadline)
-			e.extra++
-		}
-		w = redcon.AppendArray(w, 5)
-		w = append(w, "$4\r\nZADD\r\n"...)
-		w = redcon.AppendBulk(w, j.AppendDirty(name[:0], p))
-		w = append(w, "$2\r\nNX\r\n"...)
-		w = appendBulkInt(w, now)
-		w = redcon.AppendBulk(w, append([]byte{mapping.MarkWritten}, k.key...))
-		e.zadds = append(e.zadds, e.extra)
-		e.extra++
-	}
-	return w
+	s *session
+	t *tx
 }
 
 func (e *executed) reply(_ *lane, b []byte) {
-	e.at++
-	if e.at <= e.extra {
-		return // QUEUED, or an error after which EXEC fails
-	}
-	ran := len(b) > 1 && b[0] == '*' && b[1] != '-'
-	if e.extra == 0 && len(e.taps) == 0 || !ran {
+	taps := e.t.taps
+	if ran := len(b) > 1 && b[0] == '*' && b[1] != '-'; len(taps) == 0 || !ran {
 		e.s.deliver(b, 1)
 		return
 	}
 	elems, ok := elements(nil, b)
-	theirs := len(elems) - e.extra
-	if !ok || theirs < 0 || len(e.taps) > 0 && e.taps[len(e.taps)-1].at >= theirs {
+	if !ok || taps[len(taps)-1].at >= len(elems) {
 		err := upstreamError("redis answered EXEC with a reply that is not understood, so it is unknown whether it was applied")
 		e.lost(err)
 		e.s.kill(err) // nor is it known where the connection stands
 		return
 	}
-	for _, t := range e.taps {
-		elems[t.at] = t.see(elems[t.at])
-	}
-	marked := 0
-	for _, at := range e.zadds {
-		elem := elems[theirs+at]
-		n, isInt := parseInt(bytes.TrimRight(elem[1:], "\r\n"))
-		if elem[0] != ':' || !isInt {
-			e.lost(refused("the transaction was run, but what it wrote could not be marked for mysql: " +
-				strconv.Quote(string(elem)) + "; repair the journal's keys and write it again"))
-			return
+	theirs := len(elems)
+	for _, t := range taps {
+		if elems[t.at] = t.see(elems[t.at]); elems[t.at] == nil {
+			theirs--
 		}
-		marked += int(n)
 	}
-	e.s.srv.gate.Marked(marked)
-	e.s.srv.stats.Writes.Add(int64(len(e.zadds)))
-	out := redcon.AppendArray(nil, theirs)
-	for _, elem := range elems[:theirs] {
-		out = append(out, elem...)
+	out := e.t.failure
+	if out == nil {
+		out = redcon.AppendArray(nil, theirs)
+		for _, elem := range elems {
+			out = append(out, elem...)
+		}
 	}
 	e.s.deliver(out, 1)
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"keyrow/mapping"
 )
 
 // Upstream says where Redis is and how sessions share connections to it.
@@ -49,9 +51,10 @@ type laneSet struct {
 	key     laneKey
 	lanes   []*lane
 	next    atomic.Uint32
-	multi   atomic.Bool // MULTI is allowed
-	noMulti atomic.Bool // MULTI was refused, so reads do without
-	noAuth  bool        // what upstream.noAuth was when the set was made
+	multi   atomic.Bool            // MULTI is allowed
+	noMulti atomic.Bool            // MULTI was refused, so reads do without
+	rights  atomic.Pointer[rights] // as learned last; nil: nothing is known
+	noAuth  bool                   // what upstream.noAuth was when the set was made
 	closed  chan struct{}
 
 	// Guarded by upstream.mu.
@@ -95,6 +98,8 @@ type upstream struct {
 	loops []*loop
 	// dismissed closes the sessions of a lane set.
 	dismissed func(*laneSet)
+	// bypassable are the mappings that are read without Redis if need be.
+	bypassable func() []*mapping.Mapping
 	// probe lets one session at a time find out whether Redis wants authentication of new clients.
 	probe  sync.Mutex
 	probed atomic.Int64 // when that was done, Unix nanoseconds
@@ -261,7 +266,7 @@ func (set *laneSet) close() {
 	set.spare = nil
 }
 
-// tend closes idle lane sets now and then until done is closed.
+// tend closes idle lane sets, and learns what the users of the others may read, now and then until done is closed.
 func (u *upstream) tend(done <-chan struct{}) {
 	tick := time.NewTicker(laneIdle / 4)
 	defer tick.Stop()
@@ -273,6 +278,7 @@ func (u *upstream) tend(done <-chan struct{}) {
 			u.mu.Lock()
 			u.sweep()
 			u.mu.Unlock()
+			u.relearn(done)
 		}
 	}
 }

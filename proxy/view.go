@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 	"sync"
 
 	"github.com/tidwall/redcon"
@@ -41,6 +42,13 @@ func (s *session) view(c *command, req request) bool {
 		return true
 	}
 	v.s, v.atomic = s, s.atomic()
+	if c.name == "HGETALL" {
+		v.set, v.resp3 = s.bypassFrom(v.keys[0].m), s.key.proto == 3
+	}
+	v.ttl = ""
+	if k := v.keys[0]; slices.Contains(ttls, c.name) && !k.m.Deny {
+		v.ttl = c.name
+	}
 	v.command = append(v.command[:0], req.raw...)
 	s.reads.Add(1)
 	if c.telling && len(v.keys) == 1 {
@@ -82,12 +90,15 @@ type view struct {
 	atomic  bool   // the session may use MULTI here
 	command []byte // as it was sent
 	keys    []viewedKey
-	text    []byte // of the keys
+	text    []byte   // of the keys
+	set     *laneSet // an HGETALL that it may answer without Redis; nil: nobody may
+	resp3   bool     // if set is not nil: the protocol of the session
 
 	step    viewStep
 	at      int // the reply that comes next
 	replies int // how many come
 	denied  bool
+	ttl     string // the command, if what it tells of the key may not be what it was promised
 	answer  []byte // the reply to the command
 	hole    *hole  // nil: nothing was held yet
 	lane    *lane
@@ -146,12 +157,16 @@ func (v *view) reply(l *lane, b []byte) {
 	v.lane = l
 	switch v.step {
 	case viewFirst:
+		if v.ttl != "" && string(b) == endless {
+			v.promised()
+			return
+		}
 		if saysNothing(b) {
 			v.hold()
 			v.again(v.encode)
 			return
 		}
-		v.s.srv.stats.Hits.Add(1)
+		v.s.srv.hit(v.keys[0].m, v.key(0))
 		v.end(b)
 		return
 	case viewLast:
@@ -209,12 +224,17 @@ func (v *view) checked() {
 			missing++
 		}
 	}
-	stats := &v.s.srv.stats
 	if v.tries == 0 {
-		stats.Hits.Add(int64(len(v.keys) - missing))
-		stats.Misses.Add(int64(missing))
+		for i := range v.keys {
+			if k := &v.keys[i]; k.there {
+				v.s.srv.hit(k.m, v.key(i))
+			}
+		}
+		v.s.srv.stats.Misses.Add(int64(missing))
 	}
 	switch {
+	case missing == 0 && v.ttl != "" && string(v.answer) == endless:
+		v.promised()
 	case missing == 0, v.answer[0] == '-' && !queued && v.refused():
 		v.end(v.answer)
 	case v.tries == maxViews:
@@ -222,6 +242,27 @@ func (v *view) checked() {
 	default:
 		v.load(missing)
 	}
+}
+
+// ttls are the commands that tell how long a key stays.
+var ttls = []string{"TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"}
+
+// endless is what they answer about a key without a TTL.
+const endless = ":-1\r\n"
+
+// promised answers with how long a key is to stay that may have no TTL only because it is not in MySQL yet.
+func (v *view) promised() {
+	v.hold()
+	j := v.s.srv.journal
+	key := v.key(0)
+	v.s.srv.control.Integer(string(ttlScript), []string{string(key), string(j.AppendExpire(nil, j.Partition(key)))},
+		[]string{v.ttl}, func(n int64, err error) {
+			if err != nil {
+				v.end(appendError(nil, err))
+				return
+			}
+			v.end(redcon.AppendInt(nil, n))
+		})
 }
 
 // refused reports whether the answer is an error for another reason than that the key is not there.
@@ -293,7 +334,13 @@ func (v *view) hold() {
 	}
 }
 
-func (v *view) lost(err error) { v.end(appendError(nil, err)) }
+func (v *view) lost(err error) {
+	if v.set != nil && v.hole == nil && v.set.may(v.keys[0].m, mayHgetall, err) {
+		v.bypass()
+		return
+	}
+	v.end(appendError(nil, err))
+}
 
 // end gives the client its answer. That the read counts as answered comes first, so that a write that waits for it is
 // woken by the answer.

@@ -30,8 +30,19 @@ func errExpire(command string) error {
 // written is what a SET, SETEX or PSETEX of one mapped key asks for; its slices alias the request.
 type written struct {
 	key, value []byte
-	deadline   int64 // Unix milliseconds; 0: none
+	setOptions
 }
+
+// setOptions is what follows the value of a SET. The expiry is the residency of the cached copy.
+type setOptions struct {
+	deadline int64  // Unix milliseconds; 0: none
+	keep     bool   // KEEPTTL
+	get      bool   // GET
+	when     string // NX, XX or nothing
+}
+
+// blind reports whether what is there does not matter.
+func (o *setOptions) blind() bool { return !o.keep && !o.get && o.when == "" }
 
 // set serves SET, SETEX and PSETEX. On a mapped key it becomes a blind write: the image, the mark and the end of any
 // lease in one transaction.
@@ -42,6 +53,8 @@ func (s *session) set(c *command, req request) {
 		s.refuseKnown(err)
 	case m == nil:
 		s.pass(c, req)
+	case !w.blind():
+		s.change(c, req)
 	default:
 		s.write(m, w.key, w.value, w.deadline)
 	}
@@ -60,7 +73,7 @@ func (s *session) writtenBy(c *command, req request) (w written, m *mapping.Mapp
 	switch c.name {
 	case "SET":
 		w.value = args[2]
-		w.deadline, err = setOptions(args[3:])
+		w.setOptions, err = parseSetOptions(args[3:])
 	case "SETEX":
 		w.deadline, err = expiry(args[2], true, true, "setex")
 	default:
@@ -69,29 +82,36 @@ func (s *session) writtenBy(c *command, req request) (w written, m *mapping.Mapp
 	return w, m, err
 }
 
-// setOptions reads what follows the value of a SET on a mapped key: nothing, or an expiry, which is the residency of
-// the cached copy. It returns the deadline in Unix milliseconds, 0 for none.
-func setOptions(opts [][]byte) (deadline int64, err error) {
+func parseSetOptions(opts [][]byte) (o setOptions, err error) {
 	for i := 0; i < len(opts); i++ {
 		var opt [8]byte
 		name := string(bytes.ToUpper(append(opt[:0], opts[i][:min(len(opts[i]), 8)]...)))
 		switch name {
 		case "EX", "PX", "EXAT", "PXAT":
-			if deadline != 0 || i+1 == len(opts) {
-				return 0, errSyntax
+			if o.deadline != 0 || o.keep || i+1 == len(opts) {
+				return o, errSyntax
 			}
 			i++
-			if deadline, err = expiry(opts[i], name[0] == 'E', len(name) == 2, "set"); err != nil {
-				return 0, err
+			if o.deadline, err = expiry(opts[i], name[0] == 'E', len(name) == 2, "set"); err != nil {
+				return o, err
 			}
-		case "NX", "XX", "GET", "KEEPTTL":
-			return 0, refused("SET with " + name + " is not supported on the row of a mapping yet; " +
-				"SET it without, nothing was changed")
+		case "NX", "XX":
+			if o.when != "" && o.when != name {
+				return o, errSyntax
+			}
+			o.when = name
+		case "GET":
+			o.get = true
+		case "KEEPTTL":
+			if o.deadline != 0 {
+				return o, errSyntax
+			}
+			o.keep = true
 		default:
-			return 0, errSyntax
+			return o, errSyntax
 		}
 	}
-	return deadline, nil
+	return o, nil
 }
 
 // expiry turns an expiry into a deadline in Unix milliseconds, refusing what Redis refuses.
@@ -113,8 +133,12 @@ func expiry(arg []byte, seconds, relative bool, command string) (int64, error) {
 		}
 		n += now
 	}
-	return n, nil
+	return min(n, maxDeadline), nil
 }
+
+// maxDeadline is the latest deadline that the scripts, whose numbers are doubles, tell from the one before: it is in the
+// year 287396.
+const maxDeadline = 1 << 53
 
 // write adds a blind write to the run of the pipeline at hand.
 func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
@@ -273,8 +297,9 @@ const (
 //	MULTI
 //	SET key image …            every written key, without a TTL
 //	MSET key value …           the unmapped keys of an MSET
-//	HSET <expire> key deadline the residency to arm once the key is flushed
+//	HDEL <expire> key …        a residency asked for earlier; one a partition
 //	ZADD <dirty> NX now +key … one a partition
+//	HSET <expire> key deadline the residency to arm once the key is flushed
 //	DEL a(key) …               every lease and negative entry
 //	EXEC
 //
@@ -311,6 +336,16 @@ func (r *run) add(key, image []byte, deadline int64) {
 func (r *run) key(i int) []byte { return r.data[r.sets[i].key.from:r.sets[i].key.to] }
 
 func (r *run) image(i int) []byte { return r.data[r.sets[i].image.from:r.sets[i].image.to] }
+
+// overwritten reports whether a later write of the run is of the same key.
+func (r *run) overwritten(i int) bool {
+	for later := i + 1; later < len(r.sets); later++ {
+		if bytes.Equal(r.key(later), r.key(i)) {
+			return true
+		}
+	}
+	return false
+}
 
 // replies is how many replies the client gets for the run.
 func (r *run) replies() int {
@@ -365,25 +400,29 @@ func (r *run) encode(w []byte, now int64) []byte {
 		commands++
 	}
 	var name [128]byte
-	for i, set := range r.sets {
-		if set.deadline == 0 {
-			continue
-		}
-		w = append(w, "*4\r\n$4\r\nHSET\r\n"...)
-		w = redcon.AppendBulk(w, j.AppendExpire(name[:0], j.Partition(r.key(i))))
-		w = redcon.AppendBulk(w, r.key(i))
-		w = appendBulkInt(w, set.deadline)
-		commands++
-	}
 	for p := range j.Partitions {
-		n := 0
+		n, without := 0, 0
 		for i := range r.sets {
 			if j.Partition(r.key(i)) == p {
 				n++
+				if r.sets[i].deadline == 0 {
+					without++
+				}
 			}
 		}
 		if n == 0 {
 			continue
+		}
+		if without > 0 {
+			w = redcon.AppendArray(w, 2+without)
+			w = append(w, "$4\r\nHDEL\r\n"...)
+			w = redcon.AppendBulk(w, j.AppendExpire(name[:0], p))
+			for i := range r.sets {
+				if key := r.key(i); r.sets[i].deadline == 0 && j.Partition(key) == p {
+					w = redcon.AppendBulk(w, key)
+				}
+			}
+			commands++
 		}
 		w = redcon.AppendArray(w, 3+2*n)
 		w = append(w, "$4\r\nZADD\r\n"...)
@@ -399,6 +438,16 @@ func (r *run) encode(w []byte, now int64) []byte {
 			}
 		}
 		r.zadds = append(r.zadds, commands)
+		commands++
+	}
+	for i, set := range r.sets {
+		if set.deadline == 0 || r.overwritten(i) {
+			continue
+		}
+		w = append(w, "*4\r\n$4\r\nHSET\r\n"...)
+		w = redcon.AppendBulk(w, j.AppendExpire(name[:0], j.Partition(r.key(i))))
+		w = redcon.AppendBulk(w, r.key(i))
+		w = appendBulkInt(w, set.deadline)
 		commands++
 	}
 	w = redcon.AppendArray(w, 1+len(r.sets))

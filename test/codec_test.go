@@ -189,6 +189,8 @@ func TestCodecValues(t *testing.T) {
 		{"LONGTEXT", quoted(strings.Repeat("\x00", 65536)), nil},
 		{"ENUM('a','B','b''c','d\\\\e','f\\ng','','é','1','0')", quoted("a", "B", "b'c", `d\e`, "f\ng", "", "é", "1", "0"), quoted("A", "c", "2", "9")},
 		{"ENUM('x') CHARACTER SET latin1", quoted("x"), nil},
+		{"ENUM('a\\0b','r\\rt\\tz\\Z\\bq\\\"d''x%_','😀x','?')", quoted("a\x00b", "r\rt\tz\x1a\bq\"d'x%_", "😀x", "?"), quoted("x", "😀y")},
+		{"SET('a','😀','b')", quoted("b,😀", "😀,a"), quoted("?x")},
 		{"SET('a','b','ö''','1')", quoted("", "a", "b,a", "a,a", "ö',1", "1"), quoted("c", "a,,b", "A", ",a")},
 		{"BINARY(4)", list(`""`, `"AA=="`, `"AP8="`, `"AP8AAA=="`, `"ICAgIA=="`, `"J1xcIg=="`), nil},
 		{"VARBINARY(256)", list(`""`, `"AA=="`, `"ICA="`, string(binary)), nil},
@@ -330,7 +332,7 @@ func TestCodecDefaults(t *testing.T) {
 		a INT NOT NULL DEFAULT 7, b DECIMAL(10,2) DEFAULT 1, c CHAR(5) DEFAULT 'x ', d VARCHAR(20) DEFAULT 'it''s\\\n"NULL"',
 		e VARCHAR(9) NOT NULL DEFAULT 'NULL', f BINARY(4) DEFAULT 'ab', g BIT(9) DEFAULT b'101', h ENUM('a','b''') DEFAULT 'b''',
 		i SET('a','b') DEFAULT 'b,a', j DATE DEFAULT '2024-1-2', k DATETIME(3) DEFAULT '2024-01-02 03:04:05', l TIME(1) DEFAULT '1:2:3',
-		m TIMESTAMP NULL DEFAULT '2024-01-02 03:04:05', n YEAR DEFAULT 0, o FLOAT DEFAULT 0.1, p DOUBLE DEFAULT 1e30,
+		m TIMESTAMP NULL DEFAULT '2024-01-02 03:04:05', n YEAR DEFAULT 0, o FLOAT DEFAULT 0, p DOUBLE DEFAULT 1e30,
 		q INT(5) UNSIGNED ZEROFILL DEFAULT 3, r JSON DEFAULT '{"a": 1}', s TEXT DEFAULT 'té', t BOOLEAN DEFAULT TRUE, u TEXT,
 		v VARCHAR(9) DEFAULT '', w BIGINT UNSIGNED DEFAULT 18446744073709551615, x BLOB DEFAULT x'00ff', y UUID DEFAULT '123e4567-e89b-12d3-a456-426614174000'`)
 	image, err := tb.m.Canonical(nil, []byte("k:1"), []byte("{}"))
@@ -353,7 +355,8 @@ func TestCodecDefaults(t *testing.T) {
 		t.Errorf("wrote\n%s\nthe row is\n%s", image, images[0])
 	}
 
-	tb = newTable(t, "k:{id}", `id INT PRIMARY KEY, a TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, b INT DEFAULT (1+1), c UUID DEFAULT UUID()`)
+	tb = newTable(t, "k:{id}", `id INT PRIMARY KEY, a TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, b INT DEFAULT (1+1), c UUID DEFAULT UUID(),
+		d VARCHAR(9) DEFAULT '😀', e BINARY(4) DEFAULT x'ff80', f FLOAT DEFAULT 16777217, g TEXT DEFAULT 'x😀'`)
 	image, err = tb.m.Canonical(nil, []byte("k:1"), []byte("{}"))
 	if err != nil || string(image) != `{"id":1}` {
 		t.Fatalf("%s, %v", image, err)
@@ -363,6 +366,9 @@ func TestCodecDefaults(t *testing.T) {
 	}
 	if err := tb.write("k:1", image); err != nil {
 		t.Fatal(err)
+	}
+	if _, images := tb.read("id = 1"); !strings.HasSuffix(images[0], `"d":"😀","e":"/4AAAA==","f":16777216,"g":"x😀"}`) {
+		t.Errorf("the row is %s", images[0])
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // command runs the program in dir and returns its exit status and what it printed.
-func command(t *testing.T, dir string, env []string, args ...string) (status int, stdout, stderr string) {
+func command(t testing.TB, dir string, env []string, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	binary, err := harness.Binary()
 	if err != nil {

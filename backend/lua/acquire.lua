@@ -11,7 +11,7 @@
 --   GONE          the row is deleted, though MySQL may still have it
 --   NEG           a negative entry: there was nothing a moment ago
 --   WAIT          another reader has the lease
---   GRANTED       the lease is taken: aux holds the token
+--   GRANTED       the lease is taken: aux holds the token, beside the copy if there is one
 --   {FULL, why}   there is no memory for a lease; the value may be read, but not cached
 --   the error of reading the image, WRONGTYPE, or of taking the lease
 
@@ -42,12 +42,33 @@ local function found(key, n)
   end
 end
 
+-- beside takes a lease in an aux that holds a copy. It returns nil if another reader has it, else what Redis said.
+local function beside(aux)
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  if now < tonumber(redis.call('HGET', aux, 'lease') or 0) then
+    return nil
+  end
+  local taken = redis.pcall('HSET', aux, 'token', ARGV[1], 'lease', string.format('%.0f', now + ARGV[2]))
+  if redis.call('PTTL', aux) < tonumber(ARGV[2]) then
+    redis.call('PEXPIRE', aux, ARGV[2])
+  end
+  return taken
+end
+
 local function lease(aux)
   local taken = redis.pcall('SET', aux, ARGV[1], 'NX', 'PX', ARGV[2])
   if not taken then
-    return redis.call('GET', aux) == '-' and 'NEG' or 'WAIT'
+    local held = redis.pcall('GET', aux)
+    if held == '-' then
+      return 'NEG'
+    end
+    taken = type(held) == 'table' and beside(aux)
+    if not taken then
+      return 'WAIT'
+    end
   end
-  if taken.err then
+  if type(taken) == 'table' and taken.err then
     return string.find(taken.err, 'OOM', 1, true) and {'FULL', taken.err} or taken
   end
   return 'GRANTED'

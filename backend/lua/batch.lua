@@ -2,17 +2,18 @@
 -- take-over, so at or past every mark in flushing.
 --
 -- KEYS 1 fence, 2 dirty, 3 flushing
--- ARGV 1 token, 2 most marks to read, 3 bytes of images after which to stop (at least one key is returned)
+-- ARGV 1 token, 2 how many marks to pass over, 3 most marks to read, 4 bytes of images after which to stop (at least one
+--      key is returned)
 -- Returns a flat list of three per key: key, flags, image; or the error FENCED.
 --   flags  1 '+' is in flushing, 2 '-' is, 4 '?' is, 8 '-' is in dirty (looked up only where there is no image),
---          16 the key holds no string: its type stands in place of the image
---   image  nil if the key does not exist
+--          16 the key holds neither a string nor a hash: its type stands in place of the image
+--   image  a string, or the fields and values of a hash as a list; nil if the key does not exist
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the partition has another owner')
 end
 local seen, out, bytes = {}, {}, 0
-local limit = tonumber(ARGV[3])
-for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, ARGV[2] - 1)) do
+local limit = tonumber(ARGV[4])
+for _, member in ipairs(redis.call('ZRANGE', KEYS[3], ARGV[2], ARGV[2] + ARGV[3] - 1)) do
   local key = string.sub(member, 2)
   if not seen[key] then
     seen[key] = true
@@ -23,8 +24,15 @@ for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, ARGV[2] - 1)) do
     if marks[3] then flags = flags + 4 end
     local image = redis.pcall('GET', key)
     if type(image) == 'table' then
-      flags = flags + 16
       image = redis.call('TYPE', key).ok
+      if image == 'hash' then
+        image = redis.call('HGETALL', key)
+        for _, text in ipairs(image) do
+          bytes = bytes + #text
+        end
+      else
+        flags = flags + 16
+      end
     elseif image then
       bytes = bytes + #image
     elseif redis.call('ZSCORE', KEYS[2], '-' .. key) then

@@ -2,10 +2,10 @@
 -- without a residency.
 --
 -- KEYS 1 fence, 2 flushing, 3 parked
--- ARGV 1 token, then two per key: key, the entry as JSON that ends in "tries":1}
+-- ARGV 1 token, then two per key: key, the entry as JSON that ends in "at":<now in ms>,"tries":1}
 -- Returns the number of marks removed, or the error FENCED.
 --
--- A key that is parked already keeps counting its tries. ZREM comes before HSET because Redis refuses a script at
+-- A key that is parked already stays so since when it was, and counts its tries on. ZREM comes before HSET because Redis refuses a script at
 -- maxmemory only before its first write.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the partition has another owner')
@@ -14,9 +14,9 @@ local removed = 0
 for i = 2, #ARGV, 2 do
   local key, entry = ARGV[i], ARGV[i + 1]
   local earlier = redis.call('HGET', KEYS[3], key)
-  local tries = earlier and tonumber(string.match(earlier, '"tries":(%d+)}$'))
-  if tries then
-    entry = string.sub(entry, 1, -3) .. string.format('%.0f}', tries + 1)
+  local at, tries = string.match(earlier or '', '"at":(%d+),"tries":(%d+)}$')
+  if at then
+    entry = string.gsub(entry, '"at":%d+,"tries":1}$', '"at":' .. at .. string.format(',"tries":%.0f}', tries + 1))
   end
   removed = removed + redis.call('ZREM', KEYS[2], '+' .. key, '-' .. key, '?' .. key)
   redis.call('HSET', KEYS[3], key, entry)

@@ -8,8 +8,12 @@
 local released = 0
 for _, key in ipairs(KEYS) do
   local aux = ARGV[2] .. key .. '}'
-  if redis.call('GET', aux) == ARGV[1] then
+  local held = redis.pcall('GET', aux)
+  if held == ARGV[1] then
     released = released + redis.call('DEL', aux)
+  elseif type(held) == 'table' and redis.call('HGET', aux, 'token') == ARGV[1] then
+    redis.call('HDEL', aux, 'token', 'lease')
+    released = released + 1
   end
 end
 return released

@@ -1,16 +1,15 @@
--- retry marks parked keys again, so that the next sweep takes them.
+-- retry marks parked keys again, so that the next sweep takes them. They stay parked until their rows are written.
 --
 -- KEYS 1 dirty, 2 parked
--- ARGV 1 now in ms, then two per key: key, sign of its mark
--- Returns the number of keys that were parked still.
+-- ARGV 1 now in ms, then the keys
+-- Returns the number of marks added.
 --
--- Anybody may run it at any time: a mark too many makes the image be written once more. HDEL comes before ZADD because
--- Redis refuses a script at maxmemory only before its first write.
+-- Anybody may run it at any time: a mark too many makes the image be written once more.
 local retried = 0
-for i = 2, #ARGV, 2 do
-  if redis.call('HDEL', KEYS[2], ARGV[i]) == 1 then
-    redis.call('ZADD', KEYS[1], 'NX', ARGV[1], ARGV[i + 1] .. ARGV[i])
-    retried = retried + 1
+for i = 2, #ARGV do
+  local why = redis.call('HGET', KEYS[2], ARGV[i])
+  if why then
+    retried = retried + redis.call('ZADD', KEYS[1], 'NX', ARGV[1], string.sub(why, 10, 10) .. ARGV[i])
   end
 end
 return retried

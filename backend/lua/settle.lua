@@ -1,8 +1,9 @@
 -- settle takes the marks of keys that are done out of flushing, and gives the keys that were not written again
 -- meanwhile their residency.
 --
--- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked
--- ARGV 1 token, 2 what the name of an aux key has before the key, then two per key: key, residency
+-- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked, 6 meta, where the marks removed are counted
+-- ARGV 1 token, 2 what the name of an aux key has before the key, then three per key: key, residency, how
+--   much longer in ms to keep a copy of the image in aux, for when MySQL is down (0: no copy)
 --   residency  > 0 the row is written, the image stays for so many milliseconds
 --              0   the row is written, the image stays
 --              -1  the row is written, the image goes: what MySQL made of it may differ
@@ -18,9 +19,19 @@ local function drop(key)
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- keep makes the copy of an image that expires at deadline.
+local function keep(key, deadline, longer)
+  local image = longer > 0 and redis.call('DUMP', key)
+  if image then
+    local aux, last = ARGV[2] .. key .. '}', string.format('%.0f', deadline + longer)
+    redis.call('DEL', aux)
+    redis.call('HSET', aux, 'image', image, 'until', last)
+    redis.call('PEXPIREAT', aux, last)
+  end
+end
 local removed = 0
-for i = 3, #ARGV, 2 do
-  local key, residency = ARGV[i], tonumber(ARGV[i + 1])
+for i = 3, #ARGV, 3 do
+  local key, residency, longer = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   removed = removed + redis.call('ZREM', KEYS[3], '+' .. key, '-' .. key, '?' .. key)
   if residency ~= -2 then
     redis.call('HDEL', KEYS[5], key)
@@ -30,21 +41,25 @@ for i = 3, #ARGV, 2 do
     local deadline = redis.call('HGET', KEYS[4], key)
     if deadline then
       redis.call('HDEL', KEYS[4], key)
-      deadline = tonumber(deadline)
     end
     if residency == -1 then
       drop(key)
     elseif residency == -2 then
       -- no image to give a residency
+    elseif deadline == 'never' then
+      redis.call('PERSIST', key)
     elseif deadline then
-      if deadline <= now then
+      if tonumber(deadline) <= now then
         drop(key)
       else
-        redis.call('PEXPIREAT', key, string.format('%.0f', deadline))
+        redis.call('PEXPIREAT', key, deadline)
+        keep(key, tonumber(deadline), longer)
       end
     elseif residency > 0 then
       redis.call('PEXPIRE', key, ARGV[i + 1])
+      keep(key, now + residency, longer)
     end
   end
 end
+redis.call('HINCRBY', KEYS[6], 'settled', removed)
 return removed

@@ -52,7 +52,7 @@ end
 local unknown = {-1}
 for i, key in ipairs(KEYS) do
   if ARGV[1 + 3 * i] ~= 'plain' then
-    local deleted, negative = gone(i, key), redis.call('GET', aux(key)) == '-'
+    local deleted, negative = gone(i, key), redis.pcall('GET', aux(key)) == '-'
     if ARGV[1 + 3 * i] == 'row' and ARGV[3 + 3 * i] == '?' and redis.call('EXISTS', key) == 0
         and not deleted and not negative then
       unknown[#unknown + 1] = i
