@@ -85,6 +85,9 @@ func check(ctx context.Context, c config) *checked {
 	if err := c.Proxy.TLS.Check(); err != nil {
 		r.error(&configError{err: err})
 	}
+	if warning := c.Admin.Warning(); warning != "" {
+		r.add(finding{Severity: mapping.Warning.String(), Text: warning})
+	}
 	rdb, err := connectRedis(ctx, c, zerolog.Nop())
 	if err != nil {
 		r.error(err)

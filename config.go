@@ -9,6 +9,7 @@ import (
 
 	"github.com/BurntSushi/toml"
 
+	"keyrow/admin"
 	"keyrow/backend"
 	"keyrow/mapping"
 	"keyrow/proxy"
@@ -20,6 +21,7 @@ type config struct {
 	Redis    backend.RedisConfig   `toml:"redis"`
 	MySQL    backend.MySQLConfig   `toml:"mysql"`
 	Journal  backend.JournalConfig `toml:"journal"`
+	Admin    admin.Config          `toml:"admin"`
 	Log      logConfig             `toml:"log"`
 	Mappings []mapping.Config      `toml:"mapping"`
 	Queries  []mapping.QueryConfig `toml:"query"`
@@ -37,6 +39,7 @@ func defaultConfig() config {
 		Redis:   backend.DefaultRedis(),
 		MySQL:   backend.DefaultMySQL(),
 		Journal: backend.DefaultJournal(),
+		Admin:   admin.DefaultConfig(),
 		Log:     logConfig{Level: "info", Format: "auto"},
 	}
 }
@@ -106,7 +109,7 @@ func flatten(err error) []error {
 
 // Validate reports all that is wrong with the values.
 func (c *config) Validate() error {
-	errs := []error{c.Proxy.Validate(), c.Redis.Validate(), c.MySQL.Validate(), c.Journal.Validate(), c.Log.Validate(),
+	errs := []error{c.Proxy.Validate(), c.Redis.Validate(), c.MySQL.Validate(), c.Journal.Validate(), c.Admin.Validate(), c.Log.Validate(),
 		mapping.Validate(c.Mappings, c.Queries)}
 	if len(c.Mappings)+len(c.Queries) == 0 {
 		errs = append(errs, errors.New("mapping: there is none; add a [[mapping]] with name, key and table"))

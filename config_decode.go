@@ -280,8 +280,8 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// secret finds the lines of a configuration that hold a password.
-var secret = regexp.MustCompile(`\b(password|dsn)\b["']?\s*=`)
+// secret finds the lines of a configuration that hold a password or a token.
+var secret = regexp.MustCompile(`\b(password|dsn|token)\b["']?\s*=`)
 
 // syntaxError says where text is not TOML and why. The parser's own errors show the lines around, with the passwords in
 // them, and words of the line.

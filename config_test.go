@@ -115,7 +115,7 @@ func TestConfigProblems(t *testing.T) {
 		{"unknown key, near none", `log.colour = true`, []string{`log.colour: there is no such key; there are format, level`}},
 		{"unknown section", `[rediss]`, []string{`rediss: there is no such key; did you mean redis?`}},
 		{"key outside of a section", `listen = ":6380"`,
-			[]string{`listen: there is no such key; there are journal, log, mapping, mysql, proxy, query, redis`}},
+			[]string{`listen: there is no such key; there are admin, journal, log, mapping, mysql, proxy, query, redis`}},
 		{"unknown key with a percent sign", `log."%s" = 1`, []string{`log.%s: there is no such key; there are format, level`}},
 		{"key of a section below it", `redis.addr.host = "x"`, []string{`redis.addr: want text in quotes, got a table`}},
 
@@ -126,6 +126,10 @@ func TestConfigProblems(t *testing.T) {
 		{"exponent for a number", `redis.lanes = 1e300`, []string{`redis.lanes: want a whole number, got 1e+300`}},
 		{"truth for a number", `redis.lanes = true`, []string{`redis.lanes: want a whole number, got true`}},
 		{"list for a number", `redis.lanes = [1]`, []string{`redis.lanes: want a whole number, got a list`}},
+		{"admin", "admin = { listen = \"9121\", token = \"geheim\", hosts = [\"a:1\"] }", []string{
+			`admin.listen: "9121" is not host:port, like "127.0.0.1:9121"`,
+			`admin.token: has 6 characters, at least 16; make one with: openssl rand -hex 16`,
+			`admin.hosts: "a:1" is not the name of a host, without a port`}},
 		{"negative number", `redis.lanes = -1`, []string{`redis.lanes: -1 is not within 0 and 256`}},
 		{"too large a number", `redis.lanes = 9223372036854775807`,
 			[]string{`redis.lanes: 9223372036854775807 is not within 0 and 256`}},

@@ -73,7 +73,8 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 		Example: "  keyrow init --out conf.toml  write a configuration for the tables of a database\n" +
 			"  keyrow check -c conf.toml    compare it with Redis and the tables of MySQL\n" +
 			"  keyrow -c conf.toml          serve\n" +
-			"  keyrow journal status        look at what is not in MySQL yet",
+			"  keyrow journal status        look at what is not in MySQL yet\n" +
+			"  keyrow health                ask the keyrow that serves whether it is ready",
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -91,7 +92,7 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
 	})
 	root.SetVersionTemplate("keyrow {{.Version}}\n")
-	root.AddCommand(newInit(), newCheck(), newWarm(), newVerify(), newJournal())
+	root.AddCommand(newInit(), newCheck(), newWarm(), newVerify(), newJournal(), newHealth())
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }

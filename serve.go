@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"keyrow/admin"
 	"keyrow/backend"
 	"keyrow/mapping"
 	"keyrow/proxy"
@@ -169,16 +170,18 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	defer func() { _ = ping.Close() }()
 
+	metrics := admin.NewMetrics(version)
 	var server *proxy.Server
 	watch := backend.NewWatch(backend.WatchOptions{
 		DB: p.db, Set: p.set, Swap: func(set *mapping.Set) { server.SetMappings(set) }, Log: log,
 	})
 	flusher := backend.NewFlusher(backend.FlusherOptions{
-		Journal: journal, Redis: p.rdb, DB: owners, Mappings: watch.Mappings, Look: watch.Look, Log: log, Hook: hook,
+		Journal: journal, Redis: p.rdb, DB: owners, Mappings: watch.Mappings, Look: watch.Look, Flushed: metrics.Flushed,
+		Log: log, Hook: hook,
 	})
 	loader := backend.NewLoader(backend.LoaderOptions{
 		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Altered: watch.Ask,
-		MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Log: log, Hook: hook,
+		MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Selected: metrics.Selected, Log: log, Hook: hook,
 	})
 	server = proxy.New(proxy.Options{
 		Config: c.Proxy,
@@ -187,10 +190,24 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		},
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Gate: journal,
 		Parking: journal, Drainer: flusher,
-		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Hook: hook,
+		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Timed: metrics.Timed, Hook: hook,
 	})
 	if err := server.Listen(); err != nil {
 		return err
+	}
+	metrics.Pool(p.db, "read")
+	metrics.Pool(owners, "flush")
+	desk := admin.New(admin.Options{
+		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader,
+		Mappings: watch.Mappings, MaxPending: c.Journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
+		Checks: checks(p, watch, flusher), Parking: journal, Log: log,
+	})
+	defer desk.Close()
+	if err := desk.Listen(); err != nil {
+		return err
+	}
+	if warning := c.Admin.Warning(); warning != "" {
+		log.Warn().Msg(warning)
 	}
 
 	flushing, stopFlushing := context.WithCancel(context.Background())
@@ -200,29 +217,36 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		defer close(watched)
 		watch.Run(flushing)
 	}()
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
+	go func() { ended <- desk.Serve() }()
 	go func() { ended <- flusher.Run(flushing) }()
 	go func() { ended <- server.Serve() }()
 	listening := log.Info().Stringer("addr", server.Addr())
 	if addrs := server.Addrs(); len(addrs) > 1 {
 		listening.Strs("addrs", addrs[1:])
 	}
-	listening.Str("version", version).Int("mappings", len(c.Mappings)).Int("queries", len(c.Queries)).Msg("listening")
+	listening.Str("version", version).Int("mappings", len(c.Mappings)).Int("queries", len(c.Queries))
+	if addr := desk.Addr(); addr != nil {
+		listening.Stringer("admin", addr)
+	}
+	listening.Msg("listening")
 
 	var failure error
-	waiting := 2
+	waiting := 3
 	select {
 	case <-ctx.Done():
-	case failure = <-ended: // neither ends by itself but by a failure
+	case failure = <-ended: // none of them ends by itself but by a failure
 		waiting--
 	}
 	log.Info().Msg("draining: no new clients, answering what was asked, flushing what was written")
+	desk.Drain()
 	drain, cancel := context.WithTimeout(context.Background(), c.Journal.Drain)
 	defer cancel()
 	server.Shutdown(drain)
 	loader.Close()
 	left, err := flusher.Drain(drain)
 	stopFlushing()
+	desk.Close()
 	for range waiting {
 		failure = errors.Join(failure, <-ended)
 	}

@@ -34,7 +34,7 @@ const referencePatience = 30 * time.Second
 // drainPoll is how often Drain looks whether the marks are gone.
 const drainPoll = 20 * time.Millisecond
 
-// FlusherOptions are what a flusher works on. All but Look, Log and Hook are required.
+// FlusherOptions are what a flusher works on. All but Look, Flushed, Log and Hook are required.
 type FlusherOptions struct {
 	Journal *Journal
 	Redis   *redis.Client
@@ -46,6 +46,9 @@ type FlusherOptions struct {
 	// says.
 	Look func(context.Context) error
 	Log  zerolog.Logger
+	// Flushed is told of every batch that was worked off: how many keys it had and how long it took, from reading their
+	// images to settling them; it must not block.
+	Flushed func(keys int, took time.Duration)
 	// Hook is called at the points named Hook..., on the goroutine that flushes.
 	Hook func(point string)
 }
@@ -60,6 +63,7 @@ type Flusher struct {
 	look     func(context.Context) error
 	log      zerolog.Logger
 	often    zerolog.Logger // for what may go on for long or concern many keys: a few lines every ten seconds
+	flushed  func(keys int, took time.Duration)
 	hook     func(string)
 	patience time.Duration
 
@@ -74,7 +78,10 @@ type Flusher struct {
 type stats struct {
 	sweeps, batches, rows, upserts, deletes, retries, deferred, parked, lost atomic.Int64
 
-	owns []atomic.Bool // by partition: this process owns it now, and has swept it
+	owns  []atomic.Bool // by partition: this process owns it now, and has swept it
+	known []atomic.Bool // by partition: this process knows of an owner, itself or another, since its start
+
+	retried [len(RetryClasses)]atomic.Int64 // of retries
 }
 
 // Snapshot is the state of the journal and what this process did to flush it. Counters run from the start of the
@@ -86,15 +93,18 @@ type Snapshot struct {
 	Parked    int64         // keys parked now
 	Losses    int64         // how often Redis came back without the journal
 	Owned     []int         // partitions this process owns now, and has swept
+	Ownerless []int         // partitions of which this process has known no owner since its start
+	Paused    []string      // mappings whose tables could not be written at the last try
 
 	Sweeps, Batches int64
-	Rows            int64 // rows written or deleted: marks settled by a commit, several marks of one key counted once
-	Upserts         int64 // INSERT and UPDATE statements, failed ones included
-	Deletes         int64 // DELETE statements, failed ones included
-	Retries         int64 // batches given up to be tried again
-	Deferred        int64 // keys put back to wait for a parent row, a lock or a table
-	NewlyParked     int64 // keys parked
-	Lost            int64 // keys marked as written whose image was gone; NewlyParked counts them too
+	Rows            int64                    // rows written or deleted: marks settled by a commit, several marks of one key counted once
+	Upserts         int64                    // INSERT and UPDATE statements, failed ones included
+	Deletes         int64                    // DELETE statements, failed ones included
+	Retries         int64                    // batches given up to be tried again
+	Retried         [len(RetryClasses)]int64 // the same, as RetryClasses has them
+	Deferred        int64                    // keys put back to wait for a parent row, a lock or a table
+	NewlyParked     int64                    // keys parked
+	Lost            int64                    // keys marked as written whose image was gone; NewlyParked counts them too
 }
 
 // NewFlusher returns a flusher that does nothing until Run.
@@ -105,6 +115,9 @@ func NewFlusher(o FlusherOptions) *Flusher {
 	if o.Look == nil {
 		o.Look = func(context.Context) error { return nil }
 	}
+	if o.Flushed == nil {
+		o.Flushed = func(int, time.Duration) {}
+	}
 	f := &Flusher{
 		journal:  o.Journal,
 		rdb:      o.Redis,
@@ -113,12 +126,13 @@ func NewFlusher(o FlusherOptions) *Flusher {
 		look:     o.Look,
 		log:      o.Log,
 		often:    o.Log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second}),
+		flushed:  o.Flushed,
 		hook:     o.Hook,
 		patience: referencePatience,
 		pauses:   make(map[*mapping.Mapping]*pause),
 	}
 	n := o.Journal.cfg.Partitions
-	f.stats.owns = make([]atomic.Bool, n)
+	f.stats.owns, f.stats.known = make([]atomic.Bool, n), make([]atomic.Bool, n)
 	for range n {
 		f.kicks = append(f.kicks, make(chan struct{}, 1))
 	}
@@ -274,6 +288,17 @@ func (f *Flusher) Snapshot() Snapshot {
 		if f.stats.owns[p].Load() {
 			s.Owned = append(s.Owned, p)
 		}
+		if !f.stats.known[p].Load() {
+			s.Ownerless = append(s.Ownerless, p)
+		}
+	}
+	for c := range f.stats.retried {
+		s.Retried[c] = f.stats.retried[c].Load()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for m := range f.pauses {
+		s.Paused = append(s.Paused, m.Name)
 	}
 	return s
 }

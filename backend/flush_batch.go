@@ -152,6 +152,7 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 			o.size = max(1, min(o.size, len(items))/4)
 			return 0, err
 		}
+		o.f.flushed(len(items), time.Since(start))
 		for _, it := range items {
 			if it.end == endDefer {
 				deferring += time.Since(start)

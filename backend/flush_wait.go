@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -22,6 +23,25 @@ const (
 
 // lockedRows is how many rows of one mapping may be locked before all of it is taken to be.
 const lockedRows = 3
+
+// RetryClasses are the reasons for which a batch is tried again: a lock or a deadlock, another passing failure of MySQL,
+// the loss of the connection or of the partition, and Redis.
+var RetryClasses = [...]string{"lock", "mysql", "owner", "redis"}
+
+// retrying counts a batch that is tried again because of err.
+func (f *Flusher) retrying(err error) {
+	class := 3
+	switch code := mysqlCode(err); {
+	case code == errLockWait, code == errDeadlock, code == errChanged:
+		class = 0
+	case code != 0:
+		class = 1
+	case errors.Is(err, errFenced), errors.Is(err, errLostConn):
+		class = 2
+	}
+	f.stats.retries.Add(1)
+	f.stats.retried[class].Add(1)
+}
 
 // pacer draws the pauses between tries, each from nothing to a bound that doubles.
 type pacer = cenkalti.ExponentialBackOff

@@ -66,6 +66,7 @@ type Loader struct {
 	staleFor time.Duration
 	most     int // of waiting
 	altered  func()
+	selected func(mapping string, keys int, took time.Duration)
 	hook     func(point string)
 	log      zerolog.Logger
 	early    *early
@@ -119,7 +120,7 @@ type load struct {
 	lost   int       // how many fills in a row were rejected with nothing there instead
 }
 
-// LoaderOptions are what a Loader works on. All are required but those that say otherwise, Altered, Hook and
+// LoaderOptions are what a Loader works on. All are required but those that say otherwise, Altered, Selected, Hook and
 // Log.
 type LoaderOptions struct {
 	Redis   *redis.Client
@@ -133,6 +134,9 @@ type LoaderOptions struct {
 	Ping func(context.Context) error
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
+	// Selected is told of every SELECT, failed ones included: for how many keys, and how long it took with the reading of
+	// its rows; it must not block.
+	Selected func(mapping string, keys int, took time.Duration)
 	// Hook is called at HookGranted, HookSelected and HookFilled, on the goroutine of the round.
 	Hook func(point string)
 	Log  zerolog.Logger
@@ -159,12 +163,15 @@ func NewLoader(o LoaderOptions) *Loader {
 	if o.Altered == nil {
 		o.Altered = func() {}
 	}
+	if o.Selected == nil {
+		o.Selected = func(string, int, time.Duration) {}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &Loader{
 		rdb: o.Redis, db: o.DB, journal: o.Journal,
 		timeout: o.Timeout, lease: o.Timeout + leaseMargin, staleFor: staleFor,
 		most:    o.MaxWaiting,
-		altered: o.Altered, hook: o.Hook, log: o.Log,
+		altered: o.Altered, selected: o.Selected, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
 		aux:    strings.TrimSuffix(string(o.Journal.AppendAux(nil, nil)), "}"),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/redis/go-redis/v9"
@@ -58,6 +59,8 @@ func (l *Loader) selectResult(m *mapping.Mapping, r *read) error {
 	}
 	defer stmt.Close()
 	l.counters.selects.Add(1)
+	start := time.Now()
+	defer func() { l.selected(m.Name, 1, time.Since(start)) }()
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return err

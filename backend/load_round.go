@@ -119,6 +119,7 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 			reads = append(reads, &read{load: ld, denied: uncached(string(value))})
 		case result == "WAIT":
 			l.counters.waits.Add(1)
+			q.m.Counts.Waits.Add(1)
 			if !l.poll(q, ld) {
 				reads = append(reads, &read{load: ld, denied: errLeased})
 			}
@@ -191,6 +192,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 			l.fail(q, r.load, err)
 		case result == "FILLED":
 			l.counters.fills.Add(1)
+			q.m.Counts.Fills.Add(1)
 			l.answer(q, r.load, r.sent, r.image(q.m))
 		case result == "UNCACHED":
 			l.counters.uncached.Add(1)
@@ -202,6 +204,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 			}
 		case result == "LOST":
 			l.counters.rejected.Add(1)
+			q.m.Counts.Rejected.Add(1)
 			if r.lost++; r.lost < maxLost {
 				l.again(q, r.load) // acquire finds what there is now
 			} else {
@@ -292,6 +295,7 @@ func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
 		l.counters.gone.Add(1)
 	case "NEG":
 		l.counters.negatives.Add(1)
+		q.m.Counts.Negatives.Add(1)
 	default:
 		l.fail(q, ld, strange(result))
 		return

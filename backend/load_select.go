@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"strings"
+	"time"
 
 	"keyrow/mapping"
 )
@@ -33,6 +34,8 @@ func (l *Loader) selectRows(m *mapping.Mapping, reads []*read) error {
 	ctx, cancel := context.WithTimeout(l.ctx, l.timeout)
 	defer cancel()
 	l.counters.selects.Add(1)
+	start := time.Now()
+	defer func() { l.selected(m.Name, n, time.Since(start)) }()
 	rows, err := l.db.QueryContext(ctx, selectByKey(m, n), args...)
 	if err != nil {
 		return err

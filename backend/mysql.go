@@ -27,6 +27,15 @@ const (
 	connLife = time.Hour
 )
 
+// MySQLAddr is where MySQL is and which database, for people to read; without who logs in and how.
+func MySQLAddr(cfg MySQLConfig) string {
+	conf, err := mysql.ParseDSN(cfg.DSN)
+	if err != nil {
+		return ""
+	}
+	return conf.Addr + "/" + conf.DBName
+}
+
 // OpenMySQL returns the pool of the read path. It does not connect yet.
 func OpenMySQL(cfg MySQLConfig) (*sql.DB, error) {
 	conf, err := session(cfg)

@@ -122,6 +122,7 @@ func (o *owner) acquire(ctx context.Context) error {
 		if !got.Valid {
 			return fmt.Errorf("wait for the lock %s: mysql ended it", o.lock)
 		}
+		o.f.stats.known[o.p].Store(true) // the lock has an owner: us, or somebody else who had it for all that time
 		if got.Int64 == 1 {
 			break
 		}
@@ -198,10 +199,10 @@ func (o *owner) own(ctx context.Context) error {
 			// Marks that cannot be flushed yet go round with every sweep; they get half of the time at most.
 			err = o.rest(ctx, max(o.f.journal.cfg.Interval-time.Since(start), deferring), o.f.kicks[o.p])
 		case errors.Is(err, errFenced), errors.Is(err, errLostConn):
-			o.f.stats.retries.Add(1)
+			o.f.retrying(err)
 			return err
 		default:
-			o.f.stats.retries.Add(1)
+			o.f.retrying(err)
 			pause := time.Duration(0) // a lock was waited for long enough
 			if mysqlCode(err) != errLockWait {
 				pause = o.retry.NextBackOff()

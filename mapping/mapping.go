@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// A Mapping is one compiled mapping or query. It never changes and may be used by any number of goroutines.
+// A Mapping is one compiled mapping or query. But for its Counts it never changes, and any number of goroutines may use it.
 //
 // Of a query there are the keys, with [Mapping.Names] and [Mapping.Refusal], and the SELECT, with [Mapping.Statement],
 // [Mapping.StatementArgs] and [Mapping.Result]; what is about a table and its rows is for mappings only.
@@ -35,6 +35,7 @@ type Mapping struct {
 	MaxSelects   Rate          // SELECTs that read for it; 0: no limit
 	Deny         bool          // writes are refused
 	DeleteRow    bool          // DEL deletes the row
+	Counts       *Counts
 
 	pattern       *pattern
 	keys          []*column // in pattern order

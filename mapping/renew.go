@@ -82,7 +82,7 @@ func (m *Mapping) renew(t *Table) (*Mapping, []Finding) {
 	if reformed := m.reformed(t); c.failed || reformed != nil {
 		return m.kept(append(c.errors(), reformed...))
 	}
-	n.config = m.config
+	n.config, n.Counts = m.config, m.Counts
 	return n, n.follow(m)
 }
 

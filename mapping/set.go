@@ -24,6 +24,7 @@ func NewSet(cs []Config, qs []QueryConfig, schema Schema) (*Set, []Finding) {
 			failed = true
 			continue
 		}
+		m.Counts = new(Counts)
 		s.all = append(s.all, m)
 		s.insert(m)
 	}
@@ -34,6 +35,7 @@ func NewSet(cs []Config, qs []QueryConfig, schema Schema) (*Set, []Finding) {
 			failed = true
 			continue
 		}
+		m.Counts = new(Counts)
 		s.queries = append(s.queries, m)
 		s.insert(m)
 	}

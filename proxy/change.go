@@ -374,8 +374,7 @@ func (x *change) again() [][]byte { return append([][]byte{[]byte("try"), x.fiel
 
 // done is the client's reply.
 func (x *change) done(s *session, out outcome) []byte {
-	s.srv.gate.Marked(out.marks)
-	s.srv.stats.Writes.Add(1)
+	s.srv.wrote(1, out.marks)
 	var value, number []byte
 	switch {
 	case x.answer == asRedis:

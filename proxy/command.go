@@ -33,6 +33,7 @@ type command struct {
 	subs    map[string]*command
 	sub     bool // a subcommand
 	listed  bool // Redis listed the subcommands
+	group   group
 }
 
 // handler is how a session treats a command; nil forwards it, once its keys are found harmless.
@@ -183,7 +184,10 @@ func parseCommand(row any) (*command, string, error) {
 	}
 	name, _ := f[0].(string)
 	c := &command{name: strings.ToUpper(strings.ReplaceAll(name, "|", " ")), sub: strings.Contains(name, "|")}
-	c.arity = number(f[1])
+	c.arity, c.group = number(f[1]), groupOther
+	if len(f) > 6 {
+		c.group = groupOf(words(f[6]))
+	}
 	flags := words(f[2])
 	c.writes, c.reads = flags["write"], flags["readonly"]
 	movable := flags["movablekeys"]

@@ -148,7 +148,7 @@ func (t *Commands) row(name string) *command {
 	name, sub, isSub := strings.Cut(name, "|")
 	c := t.byName[name]
 	if c == nil {
-		c = &command{name: strings.ToUpper(name)}
+		c = &command{name: strings.ToUpper(name), group: groupOther}
 		t.byName[name] = c
 	}
 	if !isSub {
@@ -158,7 +158,7 @@ func (t *Commands) row(name string) *command {
 		c.subs = map[string]*command{}
 	}
 	if c.subs[sub] == nil {
-		c.subs[sub] = &command{name: c.name + " " + strings.ToUpper(sub), sub: true}
+		c.subs[sub] = &command{name: c.name + " " + strings.ToUpper(sub), sub: true, group: c.group}
 	}
 	return c.subs[sub]
 }
@@ -168,6 +168,7 @@ func (t *Commands) row(name string) *command {
 func (s *session) dispatch(req request) {
 	c := s.lookUp(req.args)
 	s.command = req.raw
+	s.counting.now = kind{c.group, fatePassed}
 	if s.skip {
 		s.skip = false
 		s.settle()
@@ -207,7 +208,7 @@ func (s *session) lookUp(args [][]byte) *command {
 }
 
 // unknown stands for commands that Redis did not list. Redis refuses them, unless a module has been loaded since.
-var unknown = command{name: "a command that redis did not list when keyrow started", writes: true, scan: true}
+var unknown = command{name: "a command that redis did not list when keyrow started", writes: true, scan: true, group: groupOther}
 
 // pass forwards a command unless it would write a mapped key, or touch a key of keyrow's own, behind keyrow's back.
 func (s *session) pass(c *command, req request) {

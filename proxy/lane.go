@@ -47,6 +47,8 @@ type lane struct {
 	untaken  []byte // what the socket did not take; it is written before anything else
 	full     bool   // the socket took no more and has not said since that it does
 	flushing bool   // somebody writes
+	probe    probe
+	expected uint64 // replies to everything that was queued since the connection was made
 
 	private *private // what makes it the lane of one session; nil: shared
 
@@ -61,6 +63,7 @@ type lane struct {
 	framer    replyFramer
 	collected []byte // the beginning of a reply that is wanted whole
 	progress  uint64 // replies taken in
+	popped    uint64 // of expected, the replies of what was taken from fifo
 }
 
 type laneState uint8
@@ -112,12 +115,16 @@ func (l *lane) serve() {
 			if l.up.dismiss(l.set, err) {
 				why = fmt.Errorf("%w: %w", errDismissed, err)
 			}
+			l.up.stats.Failures.Add(1)
 			l.down(why)
 			l.rest(pause.NextBackOff())
 			continue
 		}
 		since := time.Now()
 		l.carry(conn)
+		if !l.isClosed() {
+			l.up.stats.Lost.Add(1)
+		}
 		if time.Since(since) < time.Second {
 			l.rest(pause.NextBackOff()) // Redis accepts connections but ends them
 		} else {
@@ -175,9 +182,11 @@ func (l *lane) down(why error) {
 		l.state, l.reason = laneDown, why
 	}
 	waiting := l.fifo
-	l.fifo, l.out = nil, nil
+	l.fifo, l.out, l.expected = nil, nil, 0
+	l.probe.reset()
 	l.room.Broadcast()
 	l.mu.Unlock()
+	l.up.stats.Unsent.Add(owedFor(waiting))
 	answerAll(waiting, notApplied(why))
 }
 
@@ -197,9 +206,12 @@ func (l *lane) lose(err error) {
 	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)
 	l.conn, l.local, l.out, l.fifo = nil, "", nil, nil
 	l.untaken, l.full, l.flushing, l.unsent = nil, false, false, false
+	l.expected, l.popped = 0, 0
+	l.probe.reset()
 	l.work.Broadcast()
 	l.room.Broadcast()
 	l.mu.Unlock()
+	l.up.stats.Unknown.Add(owedFor(waiting))
 	if l.private != nil {
 		l.private.lost(err)
 	} else if l.head.n > 0 || len(waiting) > 1 {
@@ -211,6 +223,14 @@ func (l *lane) lose(err error) {
 	}
 	l.head, l.ready, l.readyAt, l.framer, l.collected, l.left = entry{}, nil, 0, replyFramer{}, nil, nil
 	answerAll(waiting, upstreamError("connection to redis lost, so it is unknown whether the command was applied: "+err.Error()))
+}
+
+// owedFor is how many replies are expected.
+func owedFor(waiting []entry) (n int64) {
+	for _, e := range waiting {
+		n += int64(e.n)
+	}
+	return n
 }
 
 func answerAll(waiting []entry, err error) {
@@ -252,11 +272,19 @@ func (l *lane) close() {
 // bytes to write: that is what pauses the reading of clients. Nothing is queued when it returns an error.
 func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 	l.mu.Lock()
-	for len(l.out) > laneBacklog && l.state != laneDown && l.state != laneClosed {
+	if l.crowded() {
+		l.up.stats.Backlog.Add(1)
+	}
+	for l.crowded() {
 		s.stepAside()
 		l.room.Wait()
 	}
 	err := l.push(wire, entries)
+	if err != nil {
+		l.up.stats.Unsent.Add(owedFor(entries))
+	} else if l.private == nil {
+		l.probe.arm(s)
+	}
 	later := s.leads && l.point != nil && len(l.out) < laneFlush
 	if later && !l.unsent {
 		// With what other sessions add before the loop is through with them.
@@ -268,6 +296,10 @@ func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 		l.flush()
 	}
 	return err
+}
+
+func (l *lane) crowded() bool {
+	return len(l.out) > laneBacklog && l.state != laneDown && l.state != laneClosed
 }
 
 // push is submit without waiting, with mu held.
@@ -283,6 +315,7 @@ func (l *lane) push(wire []byte, entries []entry) error {
 	}
 	l.out = append(l.out, wire...)
 	for _, e := range entries {
+		l.expected += uint64(e.n)
 		if n := len(l.fifo); n > 0 && e.op == nil && l.fifo[n-1].op == nil && l.fifo[n-1].s == e.s {
 			l.fifo[n-1].n += e.n
 			continue
@@ -310,6 +343,7 @@ func (l *lane) write(conn net.Conn) {
 		}
 		buf := l.out
 		l.out, l.spare = l.spare[:0], nil
+		l.probe.send(l.expected)
 		if len(buf) > laneBacklog {
 			l.room.Broadcast()
 		}
@@ -338,7 +372,9 @@ func (l *lane) read(conn net.Conn) error {
 		n, err := conn.Read(buf[w:])
 		w += n
 		if n > 0 {
+			arrived := l.probe.arrived(0)
 			used, ferr := l.consume(buf[:w])
+			l.probe.end(l.popped-uint64(l.head.n), arrived, l.up.timed)
 			if ferr != nil {
 				return ferr
 			}
@@ -373,6 +409,7 @@ func (l *lane) outstanding() bool {
 // consume hands the replies in b to what expects them and returns how many bytes it took. Neighbouring replies to
 // one session are delivered together.
 func (l *lane) consume(b []byte) (pos int, err error) {
+	errors := int64(0)
 	from, ended := 0, 0 // b[from:pos], in which that many replies end, is still to be delivered to the session to
 	to := l.head.s
 	if l.private != nil {
@@ -395,6 +432,9 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		fresh := l.framer.idle()
 		if fresh && l.private == nil && !l.oob && !pushed && l.head.n > 0 && l.head.op == nil {
 			if n := simple(b[pos:]); n > 0 { // what most replies are
+				if b[pos] == '-' {
+					errors++
+				}
 				pos += n
 				ended++
 				l.head.n--
@@ -454,7 +494,9 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 				l.oob = false
 			}
 		case op == nil || l.head.peek && !(done && fresh && isNil(piece)):
-			pos += n
+			if pos += n; fresh && n > 0 && piece[0] == '-' {
+				errors++
+			}
 			if done {
 				ended++
 				l.head.n--
@@ -473,6 +515,9 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		}
 	}
 	handOver()
+	if errors > 0 {
+		l.up.stats.Errors.Add(errors)
+	}
 	if l.private != nil {
 		to.rested()
 	}
@@ -512,5 +557,7 @@ func (l *lane) pop() (entry, bool) {
 		}
 	}
 	l.readyAt++
-	return l.ready[l.readyAt-1], true
+	next := l.ready[l.readyAt-1]
+	l.popped += uint64(next.n)
+	return next, true
 }

@@ -74,6 +74,7 @@ func (l *lane) flush() {
 			if l.out, l.spare = l.spare[:0], nil; len(buf) > laneBacklog {
 				l.room.Broadcast()
 			}
+			l.probe.send(l.expected)
 		}
 		point := l.point
 		// The loop may find that there is room again before mu is taken back, and must not be overruled.
@@ -138,7 +139,9 @@ func (l *lane) receive(hung bool) bool {
 	}
 	if err == nil {
 		var used int
+		arrived := l.probe.arrived(l.loop.seen)
 		used, err = l.consume(buf[:w+n])
+		l.probe.end(l.popped-uint64(l.head.n), arrived, l.up.timed)
 		l.left = append(l.left[:0], buf[used:w+n]...)
 		l.progress++
 	}

@@ -36,6 +36,9 @@ type loop struct {
 	unread   []*lane    // the same of lanes
 	buf      []byte     // what is read from a lane, until it is handed out
 	pace     pace
+	seen     time.Duration // when clock said that the poller had found something
+
+	tally tally
 
 	mu     sync.Mutex
 	slots  []slot
@@ -205,6 +208,7 @@ func (l *loop) gather() bool {
 	l.busy, l.unread = l.busy[:0], l.unread[:0]
 	if !idle {
 		l.poller.poll()
+		l.seen = clock()
 	} else if err := l.await(); err != nil {
 		return false
 	}
@@ -235,16 +239,18 @@ func (l *loop) gather() bool {
 
 // await waits until the poller has found something: for a moment awake, if that was long enough of late, then asleep.
 func (l *loop) await() error {
-	since := time.Now()
-	for l.pace.awake() && time.Since(since) < pacing {
+	since := clock()
+	for l.pace.awake() && clock()-since < pacing {
 		if l.poller.poll() > 0 {
-			l.pace.note(time.Since(since))
+			l.seen = clock()
+			l.pace.note(l.seen - since)
 			return nil
 		}
 		giveWay()
 	}
 	err := l.poller.wait() // which polls first
-	l.pace.note(time.Since(since))
+	l.seen = clock()
+	l.pace.note(l.seen - since)
 	return err
 }
 

@@ -46,6 +46,9 @@ func (s *session) pinTo() bool {
 	return true
 }
 
+// pinnedFor notes why, for others to see. The connection may have been the session's for another reason before.
+func (s *session) pinnedFor(why pinReason) { s.lane.private.why.Store(int32(why)) }
+
 // unconnected tells the client why there is no connection of its own for it.
 func (s *session) unconnected(err error) {
 	var no redisError
@@ -158,6 +161,7 @@ func (s *session) block(c *command, req request) {
 		return
 	}
 	if s.pinTo() {
+		s.pinnedFor(pinBlock)
 		s.lane.private.patient.Store(true)
 		s.forward(req)
 		s.submit()
@@ -231,6 +235,7 @@ func (s *session) stick(_ *command, req request) {
 	if !s.pinTo() {
 		return
 	}
+	s.pinnedFor(pinState)
 	s.pin.stuck = true
 	s.forward(req)
 }
@@ -321,6 +326,7 @@ func (s *session) watch(_ *command, req request) {
 			return
 		}
 	}
+	s.pinnedFor(pinWatch)
 	s.pin.watching = true
 	s.forward(req)
 }

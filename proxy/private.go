@@ -23,6 +23,8 @@ type private struct {
 	pubsub atomic.Bool
 	// Channels, patterns and shard channels that Redis said are subscribed to.
 	subscribed atomic.Int64
+	// A pinReason.
+	why atomic.Int32
 
 	// The reader's own.
 	normal, shard int64 // the two counts that subscribed adds up
@@ -87,6 +89,7 @@ func (u *upstream) disown(l *lane, clean bool) {
 	u.mu.Lock()
 	keep := clean && !u.closed && !l.set.ended && len(l.set.spare) < maxSpare
 	l.private.patient.Store(false)
+	l.private.why.Store(int32(pinOther))
 	l.private.s.Store(nil)
 	if keep {
 		l.set.spare = append(l.set.spare, l)

@@ -113,7 +113,11 @@ func (l *testLoader) Load(_ *mapping.Mapping, key []byte, done func([]byte, erro
 
 var testCommands = func() *Commands {
 	key := func(name string, flags ...any) any {
-		return []any{name, int64(-2), flags, int64(1), int64(1), int64(1)}
+		group := "@string"
+		if name[0] == 'h' {
+			group = "@hash"
+		}
+		return []any{name, int64(-2), flags, int64(1), int64(1), int64(1), []any{"@fast", group}}
 	}
 	keyless := func(name string, arity int64, subs ...any) any {
 		return []any{name, arity, []any{}, int64(0), int64(0), int64(0), []any{}, []any{}, []any{}, subs}

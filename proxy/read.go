@@ -45,14 +45,14 @@ func (r *read) reply(_ *lane, b []byte) {
 		r.end()
 		return
 	}
-	r.s.srv.stats.Misses.Add(1)
+	r.m.Counts.Misses.Add(1)
 	r.hole = r.s.hold()
 	r.s.srv.loader.Load(r.m, r.key, r.loaded)
 }
 
 // hit counts a mapped read that Redis could answer.
 func (s *Server) hit(m *mapping.Mapping, key []byte) {
-	s.stats.Hits.Add(1)
+	m.Counts.Hits.Add(1)
 	if m.EarlyRefresh > 0 {
 		s.loader.Hit(m, key)
 	}
@@ -155,12 +155,12 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 		switch {
 		case !ok || k.at >= len(elems):
 		case isNil(elems[k.at]):
+			k.m.Counts.Misses.Add(1)
 			missing = append(missing, k)
 		default:
 			r.s.srv.hit(k.m, k.key)
 		}
 	}
-	r.s.srv.stats.Misses.Add(int64(len(missing)))
 	if len(missing) == 0 {
 		r.s.reads.Add(-1)
 		r.s.deliver(b, 1)

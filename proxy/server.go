@@ -46,16 +46,23 @@ type Gate interface {
 	Marked(n int)
 }
 
-// Stats counts what sessions did with mapped keys since the start.
+// Stats counts what sessions and lanes did since the start. What was read is counted by mapping.Counts.
 type Stats struct {
-	Hits    atomic.Int64 // mapped reads answered by Redis
-	Misses  atomic.Int64 // mapped reads that went to the loader
-	Writes  atomic.Int64 // mapped writes acknowledged
-	Deletes atomic.Int64 // commands acknowledged that deleted rows
+	Writes    atomic.Int64 // mapped writes acknowledged
+	Coalesced atomic.Int64 // of these, such to a key that was marked already
+	Deletes   atomic.Int64 // commands acknowledged that deleted rows
 
-	Refused atomic.Int64 // clients over max_clients
-	Failed  atomic.Int64 // clients that did not get through the PROXY header or the TLS handshake
-	Idle    atomic.Int64 // clients closed after idle_timeout
+	Refused  atomic.Int64 // clients over max_clients
+	Failed   atomic.Int64 // clients that did not get through the PROXY header or the TLS handshake
+	Idle     atomic.Int64 // clients closed after idle_timeout
+	Unread   atomic.Int64 // clients closed at output_limit
+	Paused   atomic.Int64 // times a client was left unread, for it was owed too much
+	Backlog  atomic.Int64 // times a client was left unread, for its lane had too much to write
+	Errors   atomic.Int64 // error replies of Redis that were passed on as they came
+	Unsent   atomic.Int64 // commands answered that they were not sent to Redis
+	Unknown  atomic.Int64 // commands answered that it is unknown what became of them: the connection was lost
+	Failures atomic.Int64 // connections to Redis that could not be made
+	Lost     atomic.Int64 // connections to Redis that ended by themselves
 }
 
 // Options are what a Server works with; all are required unless said otherwise.
@@ -75,6 +82,9 @@ type Options struct {
 	Report func(line func(name string, n int64))
 	// JournalReport makes the lines of KEYROW JOURNAL; optional.
 	JournalReport func(line func(name string, n int64))
+	// Timed is told how long a command took, at most a thousand times a second for each lane: Redis and the way there,
+	// and keyrow itself. It must not block; optional.
+	Timed func(upstream, own time.Duration)
 	// Hook is called at labelled points, for tests; optional.
 	Hook func(point string)
 }
@@ -100,6 +110,7 @@ type Server struct {
 	at     func(point string)
 	hooked bool // at may wait
 	stats  Stats
+	tally  tally // of sessions that are not on a loop
 
 	listeners []*listener
 	tls       *tls.Config // of the listeners for TLS
@@ -132,7 +143,10 @@ func New(o Options) *Server {
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)
-	s.upstream.dismissed, s.upstream.bypassable = s.dismissed, s.bypassable
+	s.upstream.dismissed, s.upstream.bypassable, s.upstream.stats, s.upstream.timed = s.dismissed, s.bypassable, &s.stats, o.Timed
+	if s.upstream.timed == nil {
+		s.upstream.timed = func(time.Duration, time.Duration) {}
+	}
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}

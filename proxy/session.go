@@ -54,13 +54,14 @@ type session struct {
 	holding bool                    // the goroutine waits for the client and for a reply; guarded by mu
 	parked  bool                    // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
 
-	batch  batch
-	stream stream
-	run    *run         // blind writes that are still to be encoded into the batch
-	owed   int64        // replies that will have been delivered once everything submitted is answered
-	reads  atomic.Int32 // mapped reads that are not answered yet
-	mixed  atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
-	quit   bool
+	batch    batch
+	stream   stream
+	counting counting
+	run      *run         // blind writes that are still to be encoded into the batch
+	owed     int64        // replies that will have been delivered once everything submitted is answered
+	reads    atomic.Int32 // mapped reads that are not answered yet
+	mixed    atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
+	quit     bool
 
 	command []byte // the command being dispatched, as RESP
 
@@ -138,6 +139,7 @@ func (s *session) begin() {
 
 // finish lets the replies that are still owed arrive, and closes. The session's commands ended with err.
 func (s *session) finish(err error) {
+	s.fold()
 	s.submit()
 	if s.stream.on {
 		s.mute(true) // a command that did not come to its end has no reply, nor does losing its connection
@@ -166,6 +168,7 @@ func (s *session) finish(err error) {
 // logEnd logs why the session ended: its commands did with err.
 func (s *session) logEnd(err error) {
 	if s.ended() == errUnread {
+		s.srv.stats.Unread.Add(1)
 		addr, _ := s.addrs()
 		s.srv.rare.Warn().Err(errUnread).Str("client", addr).Int("output_limit", s.limit).Msg("client closed")
 		return
@@ -191,11 +194,13 @@ func (s *session) commands() error {
 		switch {
 		case err == nil:
 			s.dispatch(req)
+			s.count()
 			if s.quit || s.gone.Load() {
 				return nil // what else was read is not run: it may be the rest of a transaction
 			}
 		case err == errShort:
 			s.submit()
+			s.fold()
 			if s.startStream() {
 				continue
 			}
@@ -237,6 +242,7 @@ func (s *session) pause() error {
 	if s.owed-s.answered.Load() <= maxOwed && s.pending.Load() <= unread {
 		return nil
 	}
+	s.srv.stats.Paused.Add(1)
 	if !s.await(func() bool { return s.owed-s.answered.Load() <= maxOwed/2 && s.pending.Load() <= unread/2 }) {
 		return net.ErrClosed
 	}
@@ -332,7 +338,11 @@ func (s *session) mapped(key []byte) *mapping.Mapping {
 	if !s.here() {
 		return nil
 	}
-	return s.srv.maps.Load().Match(key)
+	m := s.srv.maps.Load().Match(key)
+	if m != nil {
+		s.counting.now.fate = fateRow
+	}
+	return m
 }
 
 // forward adds a command to the batch as it is.
@@ -391,6 +401,7 @@ func (s *session) settle() {
 
 // answer gives a reply of keyrow's own its place behind everything that was asked before.
 func (s *session) answer(b []byte) {
+	s.counting.now.fate = fateAnswered
 	s.settle()
 	s.deliver(b, 0)
 }
@@ -399,6 +410,7 @@ func (s *session) answer(b []byte) {
 func (s *session) refuse(err error) {
 	s.scratch = appendError(s.scratch[:0], err)
 	s.answer(s.scratch)
+	s.counting.now.fate = fateRefused
 }
 
 // deliverErrors answers n commands with err.

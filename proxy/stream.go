@@ -44,12 +44,15 @@ func (s *session) startStream() bool {
 		return false
 	}
 	s.stepAside()
+	s.counting.now = kind{c.group, fatePassed}
+	s.count()
 	s.stream = stream{on: true}
 	if !s.pinTo() {
 		s.stream.dropped = true
 		return true
 	}
 	s.settle()
+	s.pinnedFor(pinStream)
 	p := s.lane.private
 	s.stream.patient, s.stream.stuck = p.patient.Load(), s.pin.stuck
 	p.patient.Store(true) // the reply cannot come before the client has sent all

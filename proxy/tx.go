@@ -49,6 +49,7 @@ func (s *session) multi(_ *command, req request) {
 	}
 	t := &tx{db: s.key.db, key: s.key}
 	s.pin.tx = t
+	s.pinnedFor(pinTransaction)
 	s.forwardFor(req, &tapped{s: s, tap: func(b []byte) { t.opened.Store(b[0] == '+') }}, false)
 }
 
@@ -326,8 +327,7 @@ func (t *tx) marked(srv *Server) func(reply []byte) []byte {
 				strconv.Quote(string(reply))+"; repair the journal's keys and write it again"))
 			return nil
 		}
-		srv.gate.Marked(int(n))
-		srv.stats.Writes.Add(1)
+		srv.wrote(1, int(n))
 		return nil
 	}
 }

@@ -96,6 +96,8 @@ type upstream struct {
 	wg  sync.WaitGroup
 	// loops are the server's; lanes are spread over them.
 	loops []*loop
+	stats *Stats
+	timed func(upstream, own time.Duration)
 	// dismissed closes the sessions of a lane set.
 	dismissed func(*laneSet)
 	// bypassable are the mappings that are read without Redis if need be.

@@ -220,17 +220,18 @@ func (v *view) checked() {
 	queued := bytes.HasPrefix(v.answer, []byte("+QUEUED"))
 	missing := 0
 	for i := range v.keys {
-		if k := &v.keys[i]; !k.there && !k.absent {
+		k := &v.keys[i]
+		gone := !k.there && !k.absent
+		if gone {
 			missing++
 		}
-	}
-	if v.tries == 0 {
-		for i := range v.keys {
-			if k := &v.keys[i]; k.there {
-				v.s.srv.hit(k.m, v.key(i))
-			}
+		switch {
+		case v.tries > 0:
+		case gone:
+			k.m.Counts.Misses.Add(1)
+		default:
+			v.s.srv.hit(k.m, v.key(i))
 		}
-		v.s.srv.stats.Misses.Add(int64(missing))
 	}
 	switch {
 	case missing == 0 && v.ttl != "" && string(v.answer) == endless:

@@ -506,8 +506,7 @@ func (r *run) reply(l *lane, b []byte) {
 		}
 		marked += int(n)
 	}
-	r.s.srv.gate.Marked(marked)
-	r.s.srv.stats.Writes.Add(int64(len(r.sets)))
+	r.s.srv.wrote(len(r.sets), marked)
 	if !r.each {
 		r.done([]byte("+OK\r\n"), 1)
 		return

@@ -110,6 +110,8 @@ listen = %q
 addr = %q
 [mysql]
 dsn = %q
+[admin]
+listen = ""
 [log]
 level = "warn"
 [[mapping]]

@@ -33,6 +33,7 @@ type Options struct {
 // Keyrow is a running keyrow process.
 type Keyrow struct {
 	Addr  string // host:port it listens on; a new one with every start
+	Admin string // the same of its admin listener; "": it has none
 	Redis *Redis
 	MySQL *MySQL
 	DB    string
@@ -82,6 +83,7 @@ func NewKeyrow(t testing.TB, o Options) *Keyrow {
 		"redis":   map[string]any{"addr": o.Redis.Addr},
 		"mysql":   map[string]any{"dsn": "root@tcp(" + o.MySQL.Addr + ")/" + o.DB},
 		"journal": map[string]any{"interval": "20ms"},
+		"admin":   map[string]any{"listen": "127.0.0.1:0"},
 		"log":     map[string]any{"format": "json"},
 	}, o.Config, o.Set)
 	if err == nil {
@@ -139,8 +141,8 @@ func (k *Keyrow) start() error {
 		return err
 	}
 	return poll(Patience, func() error {
-		if addr := listening(k.log.since(from)); addr != "" {
-			k.Addr = addr
+		if addr, admin := listening(k.log.since(from)); addr != "" {
+			k.Addr, k.Admin = addr, admin
 			return nil
 		}
 		if k.proc.exited() {
@@ -151,14 +153,14 @@ func (k *Keyrow) start() error {
 }
 
 // listening finds the line of keyrow's log that says where clients connect.
-func listening(log string) string {
+func listening(log string) (addr, admin string) {
 	for line := range strings.Lines(log) {
-		var entry struct{ Message, Addr string }
+		var entry struct{ Message, Addr, Admin string }
 		if json.Unmarshal([]byte(line), &entry) == nil && entry.Message == "listening" {
-			return entry.Addr
+			return entry.Addr, entry.Admin
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // crashed finds what no keyrow may ever print.

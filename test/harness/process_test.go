@@ -169,11 +169,11 @@ func TestConfig(t *testing.T) {
 
 func TestListening(t *testing.T) {
 	log := "text\n{\"level\":\"info\",\"message\":\"starting\",\"addr\":\"x\"}\n"
-	if got := listening(log); got != "" {
+	if got, _ := listening(log); got != "" {
 		t.Errorf("got %q", got)
 	}
 	log += `{"level":"info","addr":"127.0.0.1:7","message":"listening"}`
-	if got := listening(log); got != "127.0.0.1:7" {
+	if got, _ := listening(log); got != "127.0.0.1:7" {
 		t.Errorf("got %q", got)
 	}
 }
