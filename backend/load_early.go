@@ -159,6 +159,7 @@ func (l *Loader) earlyRound(m *mapping.Mapping, round []earlyKey) {
 
 	var filled, failed []*read
 	known := make(map[*read]*slot)
+	var fresh []*slot
 	for i, r := range reads {
 		if r.err != nil {
 			failed = append(failed, r)
@@ -172,13 +173,16 @@ func (l *Loader) earlyRound(m *mapping.Mapping, round []earlyKey) {
 	l.runFill(m, filled, true, func(r *read, result string, _ []byte, err error) {
 		if err == nil && result == "FILLED" {
 			l.counters.early.Add(1)
-			l.expects(m, known[r], m.TTL)
+			fresh = append(fresh, known[r])
 		} else {
 			l.counters.rejected.Add(1)
 			known[r].key.Store(0)
 		}
 	})
 	l.took(m, begun)
+	for _, s := range fresh {
+		l.expects(m, s, m.TTL)
+	}
 }
 
 // acquireEarly takes the leases of the images that are due, and notes when the others are.

@@ -268,6 +268,22 @@ func TestLoadConcurrently(t *testing.T) {
 	}
 }
 
+// alone keeps other rounds than the one that a hook is called in from beginning until resume is called. Its queue is that
+// of the mapping of key.
+func (lg *loading) alone(key string) (q *queue, resume func()) {
+	lg.mu.Lock()
+	q = lg.queues[lg.set.Match([]byte(key))]
+	lg.mu.Unlock()
+	for range cap(q.turns) - 1 {
+		q.turns <- struct{}{}
+	}
+	return q, func() {
+		for range cap(q.turns) - 1 {
+			<-q.turns
+		}
+	}
+}
+
 // Keys that are asked for while as many rounds are under way as may be go together in the next.
 func TestLoadTogether(t *testing.T) {
 	lg := users(t, loaderSetup{})
@@ -527,6 +543,8 @@ func TestLoadWrongType(t *testing.T) {
 	lg.redis.Do("RPUSH", "user:1", "x")
 	var answers []<-chan answer
 	lg.on(HookGranted, func() {
+		_, resume := lg.alone("user:9")
+		defer resume()
 		for _, key := range []string{"user:1", "user:2", "user:3"} {
 			answers = append(answers, lg.start(lg.Loader, key))
 		}
@@ -629,6 +647,8 @@ func TestLoadCompositeKey(t *testing.T) {
 	var answers []<-chan answer
 	keys := []string{"seat:a:1", "seat:a:2", "seat:b:1", "seat:b:2"}
 	lg.on(HookGranted, func() {
+		_, resume := lg.alone("seat:c:1")
+		defer resume()
 		for _, key := range keys {
 			answers = append(answers, lg.start(lg.Loader, key))
 		}
@@ -673,7 +693,11 @@ func TestLoadAliasTogether(t *testing.T) {
 		mappings: []mapping.Config{c},
 	})
 	var bob, Bob <-chan answer
-	lg.on(HookGranted, func() { bob, Bob = lg.start(lg.Loader, "login:bob"), lg.start(lg.Loader, "login:Bob") })
+	lg.on(HookGranted, func() {
+		_, resume := lg.alone("login:al")
+		defer resume()
+		bob, Bob = lg.start(lg.Loader, "login:bob"), lg.start(lg.Loader, "login:Bob")
+	})
 	lg.want("login:al", `{"name":"al","n":2}`)
 	if got := <-bob; got.String() != "(nil)" {
 		t.Error(got)
