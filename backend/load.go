@@ -174,7 +174,7 @@ func NewLoader(o LoaderOptions) *Loader {
 		altered: o.Altered, selected: o.Selected, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
-		aux:    strings.TrimSuffix(string(o.Journal.AppendAux(nil, nil)), "}"),
+		aux:    auxPrefix(o.Journal),
 		queues: make(map[*mapping.Mapping]*queue), bypasses: make(map[*mapping.Mapping]*bypass),
 	}
 	l.guard, l.early = newGuard(l, o.Ping, o.Log), newEarly()
@@ -207,6 +207,11 @@ func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, er
 		l.counters.errors.Add(1)
 		done(nil, err)
 	}
+}
+
+// auxPrefix is what the name of an aux key has before the key; behind it is a brace.
+func auxPrefix(j mapping.Journal) string {
+	return strings.TrimSuffix(string(j.AppendAux(nil, nil)), "}")
 }
 
 // newLoad is key with nobody waiting for it. It keeps no reference to key.

@@ -74,6 +74,14 @@ type read struct {
 // nothing reports whether there is nothing to make an image of.
 func (r *read) nothing() bool { return len(r.values) == 0 && r.aside == "" }
 
+// ttl is how long in ms to remember r, or that there is nothing.
+func (r *read) ttl(m *mapping.Mapping) int64 {
+	if r.nothing() {
+		return jittered(m.NegativeTTL)
+	}
+	return jittered(m.TTL)
+}
+
 // present is the image that waiters get of a kind that is not handed out.
 var present = []byte{}
 
@@ -225,32 +233,14 @@ const fillBytes = 256 << 10
 // what it says of each key.
 func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
 	filled func(r *read, result string, why []byte, err error)) {
-	replace := 0
-	if early {
-		replace = 1
-	}
 	var calls []*call
 	size := fillBytes
 	for _, r := range reads {
 		if size >= fillBytes {
-			args := append(make([]any, 0, 4+4*len(reads)), r.token, l.aux, longer(m), replace)
-			calls = append(calls, &call{args: args})
+			calls = append(calls, fillCall(m, r.token, l.aux, early))
 			size = 0
 		}
-		c := calls[len(calls)-1]
-		c.keys = append(c.keys, r.name)
-		switch {
-		case r.nothing():
-			c.args = append(c.args, jittered(m.NegativeTTL), "", 0)
-		case r.aside != "":
-			c.args = append(c.args, jittered(m.TTL), "RENAME", 1, r.aside)
-		default:
-			c.args = append(c.args, jittered(m.TTL), storing[m.Kind], len(r.values))
-			for _, v := range r.values {
-				c.args = append(c.args, v)
-				size += len(v)
-			}
-		}
+		size += calls[len(calls)-1].fill(m, r, r.ttl(m))
 	}
 	pipeline(l.ctx, l.rdb, fillScript, calls)
 	l.hook(HookFilled)
@@ -261,6 +251,34 @@ func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
 		}
 		reads = reads[len(c.keys):]
 	}
+}
+
+// fillCall is a call of the script that caches what was read of m, in the place of images if early is set. It has no
+// keys yet.
+func fillCall(m *mapping.Mapping, token, aux string, early bool) *call {
+	replace := 0
+	if early {
+		replace = 1
+	}
+	return &call{args: []any{token, aux, longer(m), replace}}
+}
+
+// fill adds a key to a call of fillCall, to be kept for ttl ms, and returns how many bytes it has.
+func (c *call) fill(m *mapping.Mapping, r *read, ttl int64) (size int) {
+	c.keys = append(c.keys, r.name)
+	switch {
+	case r.nothing():
+		c.args = append(c.args, ttl, "", 0)
+	case r.aside != "":
+		c.args = append(c.args, ttl, "RENAME", 1, r.aside)
+	default:
+		c.args = append(c.args, ttl, storing[m.Kind], len(r.values))
+		for _, v := range r.values {
+			c.args = append(c.args, v)
+			size += len(v)
+		}
+	}
+	return size
 }
 
 // direct answers a key with what was read although it is not cached, if the answer can do without Redis.
