@@ -105,7 +105,7 @@ func (l *Loader) bypassRound(m *mapping.Mapping, round []*bypassed) {
 			continue
 		}
 		waiting = append(waiting, r)
-		reads = append(reads, &read{load: &load{key: r.key}, whole: true})
+		reads = append(reads, &read{load: newLoad(r.key), whole: true})
 	}
 	switch {
 	case len(reads) == 0:

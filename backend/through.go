@@ -244,7 +244,7 @@ func put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err err
 
 // look reads the row as it will be.
 func (w *Writer) look(ctx context.Context, conn *sql.Conn, it *item) (*read, error) {
-	r := &read{load: &load{key: []byte(it.key)}}
+	r := &read{load: newLoad([]byte(it.key))}
 	if it.step == stepDelete {
 		return r, nil
 	}
@@ -293,23 +293,20 @@ func (w *Writer) withdraw(ctx context.Context, token string, items []*item, kin 
 // show fills in the images and gives back the leases of the other keys. What fails here costs an image and nothing else:
 // the next reader reads the row.
 func (w *Writer) show(ctx context.Context, token string, reads []*read, changes []mapping.Change, kin [][]byte) {
+	aux := auxPrefix(w.journal)
 	fills := make([]*call, len(reads))
 	for i, r := range reads {
 		m := changes[i].Mapping
-		r.token = token
-		p := w.journal.Partition(r.key)
-		args := fillArgs(m, r, 0)
+		ttl := r.ttl(m)
 		if at := changes[i].Deadline; at != 0 && !r.nothing() {
-			args[2] = max(1, time.Until(time.UnixMilli(at)).Milliseconds())
+			ttl = max(1, time.Until(time.UnixMilli(at)).Milliseconds())
 		}
-		fills[i] = &call{keys: []string{
-			string(r.key), string(w.journal.AppendAux(nil, r.key)), string(w.journal.AppendDirty(nil, p)),
-			string(w.journal.AppendFlushing(nil, p)), string(w.journal.AppendParked(nil, p)),
-		}, args: args}
+		fills[i] = fillCall(m, token, aux, false)
+		fills[i].fill(m, r, ttl)
 	}
 	releases := make([]*call, len(kin))
 	for i, key := range kin {
-		releases[i] = &call{keys: []string{string(w.journal.AppendAux(nil, key))}, args: []any{token}}
+		releases[i] = &call{keys: []string{string(key)}, args: []any{token, aux}}
 	}
 	pipeline(ctx, w.rdb, fillScript, fills)
 	if len(releases) > 0 {
@@ -320,7 +317,7 @@ func (w *Writer) show(ctx context.Context, token string, reads []*read, changes 
 	drop := []any{"", w.journal.Prefix}
 	var failed error
 	for i, c := range fills {
-		result, _, err := scriptReply(c)
+		result, _, err := c.result(0)
 		if failed = errors.Join(failed, err); result != "FILLED" && result != "UNCACHED" {
 			drop = append(drop, w.withP(reads[i].key))
 		}
