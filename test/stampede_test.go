@@ -77,8 +77,11 @@ func (c *crowd) answered(clients []*peer, want string) {
 	for _, p := range clients {
 		group.Go(func() error {
 			var got strings.Builder
-			if err := p.read(&got); err != nil || !strings.HasPrefix(got.String(), want) {
-				return fmt.Errorf("got %q, %v; want %q", got.String(), err, want)
+			if err := p.read(&got); err != nil {
+				return err
+			}
+			if !strings.HasPrefix(got.String(), want) {
+				return fmt.Errorf("got %q, want %q", got.String(), want)
 			}
 			return nil
 		})
