@@ -24,20 +24,23 @@ type bundle struct {
 	how          []deletedKey // m is nil for keys that are not mapped
 }
 
-// bundleOf reads an MSETNX; it is nil if no key is mapped, or Redis refuses it.
-func (s *session) bundleOf(args [][]byte) (*bundle, error) {
+// bundleOf reads an MSETNX; it is nil if no key is a row, or Redis refuses it.
+func (s *session) bundleOf(c *command, args [][]byte) (*bundle, error) {
 	if len(args)%2 == 0 {
 		return nil, nil
 	}
 	b, found := &bundle{}, false
+	var own []byte // a key that is the clients' own
 	for i := 1; i < len(args); i += 2 {
 		key, image := args[i], args[i+1]
 		m := s.mapped(key)
 		var err error
 		switch {
+		case m != nil && m.Cache:
+			own = key
 		case m != nil:
 			found = true
-			if err = s.writable(m, key); err == nil {
+			if err = s.markable(c, m, key); err == nil {
 				image, err = m.Canonical(nil, key, image)
 			}
 		case s.here() && s.srv.journal.Reserved(key):
@@ -51,6 +54,8 @@ func (s *session) bundleOf(args [][]byte) (*bundle, error) {
 	switch {
 	case !found:
 		return nil, nil
+	case own != nil:
+		return nil, s.apart(c, own)
 	case len(b.keys) > maxMsetnx:
 		return nil, refused(fmt.Sprintf("MSETNX with rows takes %d keys at most; nothing was changed", maxMsetnx))
 	}
@@ -59,7 +64,7 @@ func (s *session) bundleOf(args [][]byte) (*bundle, error) {
 
 // msetnx serves MSETNX. With mapped keys in it, it runs as a script: whether a row is there is known to MySQL.
 func (s *session) msetnx(c *command, req request) {
-	b, err := s.bundleOf(req.args)
+	b, err := s.bundleOf(c, req.args)
 	switch {
 	case err != nil:
 		s.refuseKnown(err)
@@ -120,7 +125,7 @@ func (s *session) queueMsetnx(c *command, req request) {
 	if !s.confirmed(req) {
 		return
 	}
-	b, err := s.bundleOf(req.args)
+	b, err := s.bundleOf(c, req.args)
 	if b == nil && err == nil {
 		s.queuePlain(c, req)
 		return

@@ -53,22 +53,28 @@ func (s *session) script(c *command, req request) {
 	s.lane = own
 }
 
-// scriptKeys are the mapped keys among those of a script, which all may be written.
+// scriptKeys are the keys of a script that are rows, which all may be written.
 func (s *session) scriptKeys(c *command, args [][]byte) (keys []blindKey, err error) {
+	var own []byte // a key that is the clients' own
 	c.visit(args, func(key []byte) bool {
 		m := s.mapped(key)
 		switch {
 		case m == nil && s.here() && s.srv.journal.Reserved(key):
 			err = s.reserved()
 		case m == nil:
+		case m.Cache:
+			own = key
 		case m.Deny:
 			err = s.objectionTo(c, s.srv.maps.Load(), key)
 		default:
-			err = s.writable(m, key)
+			err = s.markable(c, m, key)
 			keys = append(keys, blindKey{key: bytes.Clone(key), sign: mapping.MarkMaybe})
 		}
 		return err == nil
 	})
+	if err == nil && own != nil && len(keys) > 0 {
+		err = s.apart(c, own)
+	}
 	return keys, err
 }
 

@@ -190,6 +190,21 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	return s.srv.gate.Admit()
 }
 
+// markable says why key cannot be written by a command that is only marked for MySQL.
+func (s *session) markable(c *command, m *mapping.Mapping, key []byte) error {
+	if m.Through {
+		return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of %s with write = \"through\"; "+
+			"SET the whole row instead, nothing was changed", c.name, key, m))
+	}
+	return s.writable(m, key)
+}
+
+// apart refuses a command that has rows among its keys, and one that is the clients' own.
+func (s *session) apart(c *command, own []byte) error {
+	return refused(fmt.Sprintf("%s of rows and of %.100q, which is %s, is not supported; send one for each, nothing was changed",
+		c.name, own, opaque(s.mapped(own))))
+}
+
 // denial says why nobody may write m.
 func denial(m *mapping.Mapping) string {
 	if m.Query {
@@ -259,7 +274,7 @@ func (s *session) mset(c *command, req request) {
 		var err error
 		switch {
 		case m != nil && m.Cache:
-			err = refused(fmt.Sprintf("MSET of rows and of %.100q, which is %s, is not supported; send one for each, nothing was changed", key, opaque(m)))
+			err = s.apart(c, key)
 		case m == nil && s.srv.journal.Reserved(key):
 			err = s.reserved()
 		case m == nil:
