@@ -28,9 +28,9 @@ type Hooks struct {
 
 	wg   sync.WaitGroup // accept, and one greet for each connection
 	mu   sync.Mutex
-	held []*Stop // guarded by mu; arrived, in order, and not yet given to a Wait
-	all  []*Stop // guarded by mu; everything not released
-	open bool    // guarded by mu; nobody is held any more
+	held []*Stop  // guarded by mu; arrived, in order, and not yet given to a Wait
+	all  []*Stop  // guarded by mu; everything not released
+	arm  []string // guarded by mu; points of which arrivals are held
 }
 
 // NewHooks arms points, "*" for all of them, for every process started with it. It lets all go at the end of the test.
@@ -40,7 +40,7 @@ func NewHooks(t testing.TB, points ...string) *Hooks {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Hooks{t: t, points: points, socket: filepath.Join(dir, "s")}
+	h := &Hooks{t: t, points: points, socket: filepath.Join(dir, "s"), arm: points}
 	if h.listen, err = net.Listen("unix", h.socket); err != nil {
 		t.Fatal(err)
 	}
@@ -114,15 +114,23 @@ func (h *Hooks) Try(point string) *Stop {
 	return stop
 }
 
-// ReleaseAll lets go all that are held, and from now on holds nobody.
+// ReleaseAll lets go all that are held, and from now on holds nobody, until Arm.
 func (h *Hooks) ReleaseAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.open = true
+	h.arm = nil
 	for _, s := range h.all {
 		s.Release()
 	}
 	h.held, h.all = nil, nil
+}
+
+// Arm makes others of the points of NewHooks those at which processes are held from now on, none of them if none is
+// given. Who is held already stays so.
+func (h *Hooks) Arm(points ...string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.arm = points
 }
 
 func (h *Hooks) env() []string {
@@ -150,7 +158,7 @@ func (h *Hooks) greet(c net.Conn) {
 	s := &Stop{Point: strings.TrimSuffix(label, "\n"), PID: peer(c), conn: c}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.open {
+	if !slices.Contains(h.arm, s.Point) && !slices.Contains(h.arm, "*") {
 		s.Release()
 		return
 	}
