@@ -94,6 +94,15 @@ func TestCommandLine(t *testing.T) {
 			stdout: "error: redis at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused\n" +
 				"error: read the schema of mysql: server: dial tcp 127.0.0.1:1: connect: connection refused\n",
 			stderr: "keyrow: keyrow would not start with this configuration\n"},
+		{name: "journal of nothing", args: "journal", status: 2, stderr: "keyrow: journal needs a command: status, flush, parked, " +
+			"retry or drop; keyrow journal --help describes them\n"},
+		{name: "journal of another command", args: "journal clear", status: 2,
+			stderr: "keyrow: unknown command \"clear\"; keyrow --help lists the commands\n"},
+		{name: "retry of nothing", args: "journal retry", status: 2, stderr: "keyrow: name the keys, or give --all\n"},
+		{name: "drop of some and all", args: "journal drop --all user:1", status: 2, stderr: "keyrow: name the keys, or give --all\n"},
+		{name: "flush of two keys", args: "journal flush user:1 user:2", status: 2, stderr: "keyrow: one key at most: user:1 user:2\n"},
+		{name: "journal without redis", args: "journal status", conf: unreachable, status: 1,
+			stderr: "keyrow: redis at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused\n"},
 		{name: "no redis", conf: unreachable, status: 1,
 			stderr: "keyrow: redis at 127.0.0.1:1 does not answer: dial tcp 127.0.0.1:1: connect: connection refused\n"},
 	} {

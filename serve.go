@@ -81,9 +81,9 @@ func connectRedis(ctx context.Context, c config, log zerolog.Logger) (*redis.Cli
 	return rdb, nil
 }
 
-// writes reports whether any mapping takes writes.
+// writes reports whether any mapping has rows that are only in Redis for a while.
 func writes(c config) bool {
-	return slices.ContainsFunc(c.Mappings, func(m mapping.Config) bool { return m.Write != "deny" })
+	return slices.ContainsFunc(c.Mappings, func(m mapping.Config) bool { return m.Write == "behind" })
 }
 
 // connectMySQL opens MySQL and compares the mappings with their tables; set is nil if a finding is an error.
@@ -163,6 +163,11 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		return err
 	}
 	defer func() { _ = owners.Close() }()
+	through, err := backend.OpenThrough(c.MySQL, c.Journal.SessionTimeout)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = through.Close() }()
 
 	ping, err := backend.OpenMySQL(backend.MySQLConfig{DSN: c.MySQL.DSN, MaxOpen: 1, Timeout: c.MySQL.Timeout})
 	if err != nil {
@@ -183,12 +188,16 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Altered: watch.Ask,
 		MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Selected: metrics.Selected, Log: log, Hook: hook,
 	})
+	writer := backend.NewWriter(backend.WriterOptions{
+		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Altered: watch.Ask,
+		Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Log: log, Hook: hook,
+	})
 	server = proxy.New(proxy.Options{
 		Config: c.Proxy,
 		Upstream: proxy.Upstream{
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
-		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Gate: journal,
+		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer, Gate: journal,
 		Parking: journal, Drainer: flusher,
 		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Timed: metrics.Timed, Hook: hook,
 	})

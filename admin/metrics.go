@@ -119,6 +119,11 @@ var (
 	descWaits     = describe("lease_waits_total", "Looks at a key that another process was loading.", "mapping")
 	descSuspended = describe("mapping_suspended", "1 if the table no longer fits the mapping, so that it is neither read nor written.", "mapping")
 	descPaused    = describe("mapping_paused", "1 if the table could not be written at the last try, so that what was written waits.", "mapping")
+	descWaiting   = describe("load_waiting", "Reads of rows that wait for MySQL now.")
+	descStale     = describe("stale_replies_total", "Reads of rows that were answered with an image past its ttl, since MySQL was down.")
+	descEarly     = describe("early_refreshes_total", "Images that were read anew before they expired.")
+	descBypasses  = describe("bypassed_reads_total", "Reads of rows that MySQL answered, since Redis could not be reached.")
+	descKept      = describe("selects_suppressed_total", "SELECTs that were not sent, by reason: the breaker was open, or max_selects was reached.", "reason")
 	descLoadFails = describe("load_errors_total", "Reads of rows that ended in an error.")
 
 	descWrites    = describe("writes_total", "Writes of rows that were acknowledged.")
@@ -159,7 +164,7 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 	p := &st.proxy
 	for g, name := range proxy.Groups {
 		for o, outcome := range proxy.Outcomes {
-			if n := p.Commands[g][o]; n > 0 || proxy.Outcomes[o] == "passed" {
+			if n := p.Commands[g][o]; n > 0 || outcome == "passed" {
 				counter(descCommands, n, name, outcome)
 			}
 		}
@@ -181,6 +186,7 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 		gauge(descLanes, float64(p.Lanes[i]), state)
 	}
 	gauge(descBreaker, truth(p.Broken()), "redis")
+	gauge(descBreaker, truth(st.loads.Silent), "mysql")
 	for i, reason := range proxy.PinReasons {
 		gauge(descPinned, float64(p.Pinned[i]), reason)
 	}
@@ -211,6 +217,12 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	counter(descLoadFails, int64(st.loads.Errors))
+	gauge(descWaiting, float64(st.loads.Waiting))
+	counter(descStale, int64(st.loads.Stale))
+	counter(descEarly, int64(st.loads.Early))
+	counter(descBypasses, int64(st.loads.Bypasses))
+	counter(descKept, int64(st.loads.Broken), "breaker")
+	counter(descKept, int64(st.loads.Throttled), "max_selects")
 
 	counter(descWrites, p.Writes)
 	counter(descCoalesced, p.Coalesced)

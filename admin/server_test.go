@@ -66,23 +66,14 @@ func newTest(t *testing.T, change func(*Options)) *Server {
 }
 
 // ask has the server answer one request.
-func ask(s *Server, method, target, body string, header ...string) *http.Response {
+func ask(s *Server, method, target, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
 	s.http.Handler.ServeHTTP(w, r)
-	return w.Result()
-}
-
-func text(t *testing.T, r *http.Response) string {
-	t.Helper()
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	return w
 }
 
 const (
@@ -145,14 +136,14 @@ func TestWhoMay(t *testing.T) {
 			parked := &fakeParked{}
 			s := newTest(t, func(o *Options) { o.Config, o.Parking = test.config, parked })
 			r := ask(s, test.method, test.target, idOf, test.header...)
-			if r.StatusCode != test.want {
-				t.Errorf("%s %s: %d, want %d: %s", test.method, test.target, r.StatusCode, test.want, text(t, r))
+			if r.Code != test.want {
+				t.Errorf("%s %s: %d, want %d: %s", test.method, test.target, r.Code, test.want, r.Body.String())
 			}
 			if acted := len(parked.did) > 0; acted != (test.want == 204) {
 				t.Errorf("%s %s did %q", test.method, test.target, parked.did)
 			}
 			for _, h := range []string{"Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options"} {
-				if r.Header.Get(h) == "" {
+				if r.Header().Get(h) == "" {
 					t.Errorf("there is no header %s", h)
 				}
 			}
@@ -172,13 +163,13 @@ func TestParkedRows(t *testing.T) {
 	}
 	// The very bytes of the key come back, though it is no text.
 	body, _ := json.Marshal(rows[0])
-	if r := ask(s, "POST", local+"/parked/drop", string(body)); r.StatusCode != 204 || !slices.Equal(parked.did, []string{"drop user:\xff"}) {
-		t.Errorf("drop: %d, did %q", r.StatusCode, parked.did)
+	if r := ask(s, "POST", local+"/parked/drop", string(body)); r.Code != 204 || !slices.Equal(parked.did, []string{"drop user:\xff"}) {
+		t.Errorf("drop: %d, did %q", r.Code, parked.did)
 	}
 	for body, want := range map[string]int{`{"id":"Z29uZQ=="}`: 409, `{}`: 400, `{"id":"%"}`: 400, ``: 400,
 		`{"id":"` + strings.Repeat("A", maxBody) + `"}`: 400} {
-		if r := ask(s, "POST", local+"/parked/drop", body); r.StatusCode != want {
-			t.Errorf("drop %.20s: %d, want %d", body, r.StatusCode, want)
+		if r := ask(s, "POST", local+"/parked/drop", body); r.Code != want {
+			t.Errorf("drop %.20s: %d, want %d", body, r.Code, want)
 		}
 	}
 }
@@ -198,8 +189,8 @@ func TestReady(t *testing.T) {
 		s.state = nil
 		s.mu.Unlock()
 		r := ask(s, "GET", local+"/readyz", "")
-		if got := text(t, r); got != want || (r.StatusCode == 200) != (want == "ready\n") {
-			t.Errorf("readiness is %d %q, want %q", r.StatusCode, got, want)
+		if got := r.Body.String(); got != want || (r.Code == http.StatusOK) != (want == "ready\n") {
+			t.Errorf("readiness is %d %q, want %q", r.Code, got, want)
 		}
 	}
 	is("ready\n")
@@ -231,11 +222,11 @@ func TestTooManyRequests(t *testing.T) {
 	for range maxRequests {
 		s.slots <- struct{}{}
 	}
-	if r := ask(s, "GET", local+"/metrics", ""); r.StatusCode != 503 || r.Header.Get("Retry-After") == "" {
-		t.Errorf("one more is answered %d", r.StatusCode)
+	if r := ask(s, "GET", local+"/metrics", ""); r.Code != 503 || r.Header().Get("Retry-After") == "" {
+		t.Errorf("one more is answered %d", r.Code)
 	}
-	if r := ask(s, "GET", local+"/healthz", ""); r.StatusCode != 200 {
-		t.Errorf("the health is answered %d", r.StatusCode)
+	if r := ask(s, "GET", local+"/healthz", ""); r.Code != 200 {
+		t.Errorf("the health is answered %d", r.Code)
 	}
 }
 
@@ -281,7 +272,7 @@ func TestTooManyConnections(t *testing.T) {
 // The page has nothing from elsewhere, and the policy lets in what it has.
 func TestPage(t *testing.T) {
 	r := ask(newTest(t, nil), "GET", local+"/", "")
-	page, policy := text(t, r), r.Header.Get("Content-Security-Policy")
+	page, policy := r.Body.String(), r.Header().Get("Content-Security-Policy")
 	for _, part := range []string{pageCSS, pageJS} {
 		if strings.Count(page, part) != 1 || !strings.Contains(policy, hash(part)) {
 			t.Errorf("a part of the page is not there, or not in the policy %s", policy)

@@ -41,9 +41,10 @@ func TestValidateReportsEverything(t *testing.T) {
 		{"mysql empty", MySQLConfig{}.Validate(), []string{
 			`mysql.dsn: missing: set it, like "user:password@tcp(127.0.0.1:3306)/shop"`,
 			`mysql.max_open: 0 is not within 1 and 10000`,
+			`mysql.max_waiting: 0 is not within 1 and 100000000`,
 			`mysql.timeout: 0s is not within 10ms and 1h0m0s`,
 		}},
-		{"mysql without a database", MySQLConfig{DSN: "u:p@/", MaxOpen: 1, Timeout: time.Second}.Validate(), []string{
+		{"mysql without a database", MySQLConfig{DSN: "u:p@/", MaxOpen: 1, MaxWaiting: 1, Timeout: time.Second}.Validate(), []string{
 			`mysql.dsn: names no database: put it after the slash, like "user:password@tcp(127.0.0.1:3306)/shop"`,
 		}},
 		{"journal empty", JournalConfig{}.Validate(), []string{

@@ -376,6 +376,9 @@ func (o *owner) round(ctx context.Context, items, decided []*item) error {
 
 // finish takes the marks of items that came to an end out of flushing.
 func (o *owner) finish(ctx context.Context, items []*item) error {
+	if err := o.drop(ctx); err != nil {
+		return err
+	}
 	now := time.Now()
 	moved := slices.ContainsFunc(items, func(it *item) bool {
 		return it.end == endLanded && o.waitsFor(it, errDuplicate)
@@ -451,7 +454,7 @@ func (it *item) residency() string {
 	switch {
 	case it.step == stepSkip:
 		return "-2"
-	case it.step == stepUpsert && !it.m.Predictable(it.row):
+	case it.step == stepUpsert && (!it.m.Predictable(it.row) || it.flags&markedMaybe != 0 && !it.m.Exact([]byte(it.key), it.image)):
 		return "-1"
 	case it.m.TTL > 0:
 		return strconv.FormatInt(jittered(it.m.TTL), 10)

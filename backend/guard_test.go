@@ -125,6 +125,21 @@ func TestMaxSelects(t *testing.T) {
 			t.Errorf("often:%d: %s", id+1, got)
 		}
 	}
+
+	answers = nil
+	lg.on(HookGranted, func() {
+		for id := 101; id <= 140; id++ {
+			answers = append(answers, lg.start(lg.Loader, fmt.Sprintf("often:%d", id)))
+		}
+	})
+	before := lg.Stats().Selects
+	lg.want("often:100", user(100))
+	for _, a := range answers {
+		<-a
+	}
+	if n := lg.Stats().Selects - before; n != 2 {
+		t.Errorf("%d SELECTs for those who came during one, want 1 besides", n)
+	}
 }
 
 // A read whose SELECT does not begin within the timeout is not begun any more.
@@ -132,10 +147,11 @@ func TestLoadOverdue(t *testing.T) {
 	lg := users(t, loaderSetup{})
 	var late, soon <-chan answer
 	lg.on(HookGranted, func() {
+		q, resume := lg.alone("user:1")
+		defer resume()
 		late, soon = lg.start(lg.Loader, "user:2"), lg.start(lg.Loader, "user:3")
 		lg.mu.Lock()
 		defer lg.mu.Unlock()
-		q := lg.queues[lg.set.Match([]byte("user:2"))]
 		q.loads["user:2"].since = time.Now().Add(-time.Minute)
 	})
 	lg.want("user:1", user(1))
@@ -158,6 +174,8 @@ func TestLoadCrowded(t *testing.T) {
 	lg.most = 3
 	var answers []<-chan answer
 	lg.on(HookGranted, func() {
+		_, resume := lg.alone("user:1")
+		defer resume()
 		for _, key := range []string{"user:1", "user:2", "user:1", "user:3"} {
 			answers = append(answers, lg.start(lg.Loader, key))
 		}

@@ -273,7 +273,7 @@ func (j *Journal) saw(epoch string) {
 }
 
 // partition is the names of the keys of one partition.
-type partition struct{ fence, dirty, flushing, expire, parked string }
+type partition struct{ fence, dirty, flushing, expire, parked, stale string }
 
 func (j *Journal) partition(p int) partition {
 	return partition{
@@ -282,5 +282,6 @@ func (j *Journal) partition(p int) partition {
 		flushing: string(j.keys.AppendFlushing(nil, p)),
 		expire:   string(j.keys.AppendExpire(nil, p)),
 		parked:   string(j.keys.AppendParked(nil, p)),
+		stale:    string(j.keys.AppendStale(nil, p)),
 	}
 }

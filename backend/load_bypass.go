@@ -101,11 +101,11 @@ func (l *Loader) bypassRound(m *mapping.Mapping, round []*bypassed) {
 	for _, r := range round {
 		if now.Sub(r.since) > l.timeout {
 			l.counters.overdue.Add(1)
-			l.bypassed(m, r, nil, l.late(m))
+			l.bypassed(r, nil, l.late(m))
 			continue
 		}
 		waiting = append(waiting, r)
-		reads = append(reads, &read{load: &load{key: r.key}, whole: true})
+		reads = append(reads, &read{load: newLoad(r.key), whole: true})
 	}
 	switch {
 	case len(reads) == 0:
@@ -123,12 +123,12 @@ func (l *Loader) bypassRound(m *mapping.Mapping, round []*bypassed) {
 		if r.err != nil && classify(r.err) == schema {
 			l.altered()
 		}
-		l.bypassed(m, waiting[i], r.values, r.err)
+		l.bypassed(waiting[i], r.values, r.err)
 	}
 }
 
 // bypassed answers who waits for a key.
-func (l *Loader) bypassed(m *mapping.Mapping, r *bypassed, values [][]byte, err error) {
+func (l *Loader) bypassed(r *bypassed, values [][]byte, err error) {
 	if err != nil {
 		l.counters.bypassErrors.Add(uint64(len(r.waiters)))
 		err = unread(err)

@@ -158,42 +158,39 @@ func (l *Loader) earlyRound(m *mapping.Mapping, round []earlyKey) {
 	l.hook(HookSelected)
 
 	var filled, failed []*read
-	var known []*slot
+	known := make(map[*read]*slot)
+	var fresh []*slot
 	for i, r := range reads {
 		if r.err != nil {
 			failed = append(failed, r)
 			l.expects(m, slots[i], earlyAgain)
 		} else {
 			filled = append(filled, r)
-			known = append(known, slots[i])
+			known[r] = slots[i]
 		}
 	}
 	l.release(failed) // the old image goes when it expires, and then who reads it gets the error
-	calls := make([]*call, len(filled))
-	for i, r := range filled {
-		calls[i] = l.fillCall(m, r, true)
-	}
-	pipeline(l.ctx, l.rdb, fillScript, calls)
-	l.hook(HookFilled)
-	l.took(m, begun)
-	for i, c := range calls {
-		if result, _, err := scriptReply(c); err == nil && result == "FILLED" {
+	l.runFill(m, filled, true, func(r *read, result string, _ []byte, err error) {
+		if err == nil && result == "FILLED" {
 			l.counters.early.Add(1)
-			l.expects(m, known[i], m.TTL)
+			fresh = append(fresh, known[r])
 		} else {
 			l.counters.rejected.Add(1)
-			known[i].key.Store(0)
+			known[r].key.Store(0)
 		}
+	})
+	l.took(m, begun)
+	for _, s := range fresh {
+		l.expects(m, s, m.TTL)
 	}
 }
 
 // acquireEarly takes the leases of the images that are due, and notes when the others are.
 func (l *Loader) acquireEarly(m *mapping.Mapping, round []earlyKey) (reads []*read, slots []*slot) {
+	token := l.newToken()
 	calls := make([]*call, len(round))
-	asked := make([]*read, len(round))
 	for i, k := range round {
-		asked[i] = &read{load: &load{key: k.key}, token: l.newToken(), keys: l.scriptKeys(k.key)}
-		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.leaseOf(m).Milliseconds(), k.margin.Milliseconds()}}
+		calls[i] = &call{keys: l.scriptKeys(k.key), args: []any{token, l.leaseOf(m).Milliseconds(), k.margin.Milliseconds()}}
 	}
 	pipeline(l.ctx, l.rdb, earlyScript, calls)
 	for i, c := range calls {
@@ -202,7 +199,7 @@ func (l *Loader) acquireEarly(m *mapping.Mapping, round []earlyKey) (reads []*re
 		case c.err != nil || !ok:
 			s.key.Store(0)
 		case left == 0:
-			reads = append(reads, asked[i])
+			reads = append(reads, &read{load: newLoad(round[i].key), token: token})
 			slots = append(slots, s)
 		case left == -1:
 			l.expects(m, s, earlyPersistent)

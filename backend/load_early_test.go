@@ -119,8 +119,10 @@ func TestEarlyRefreshOfWritten(t *testing.T) {
 	lg.rdb.PExpire(t.Context(), "eager:1", time.Minute)
 	p := lg.journal.Partition([]byte("eager:1"))
 	for _, set := range []string{lg.sets[p].dirty, lg.sets[p].flushing} {
-		lg.rdb.Del(t.Context(), lg.sets[p].dirty)
 		lg.rdb.ZAdd(t.Context(), set, redis.Z{Member: "+eager:1"})
+		if set != lg.sets[p].dirty {
+			lg.rdb.Del(t.Context(), lg.sets[p].dirty) // not before: a look of the first loader may be under way
+		}
 		other := lg.another(lg.Loader.db, 30*time.Second)
 		lg.slowly(other)
 		lg.hit(other, "eager:1", "it is looked at", func() bool { return other.Stats().Looks >= 1 })

@@ -3,10 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"keyrow/mapping"
 )
@@ -65,8 +62,7 @@ func (l *Loader) round(q *queue, loads []*load) {
 type read struct {
 	*load
 	token  string // of the lease; empty: there is none, and what is read is not to be cached
-	keys   []string
-	denied error // why there is no lease
+	denied error  // why there is no lease
 
 	whole bool // it is handed on without Redis, so it cannot be built aside there
 
@@ -77,6 +73,14 @@ type read struct {
 
 // nothing reports whether there is nothing to make an image of.
 func (r *read) nothing() bool { return len(r.values) == 0 && r.aside == "" }
+
+// ttl is how long in ms to remember r, or that there is nothing.
+func (r *read) ttl(m *mapping.Mapping) int64 {
+	if r.nothing() {
+		return jittered(m.NegativeTTL)
+	}
+	return jittered(m.TTL)
+}
 
 // present is the image that waiters get of a kind that is not handed out.
 var present = []byte{}
@@ -108,56 +112,68 @@ var storing = [...]string{
 
 // acquire answers the keys that need no row, queues again those whose lease is another's, and returns the rest.
 func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
-	calls := make([]*call, len(loads))
-	asked := make([]*read, len(loads))
-	for i, ld := range loads {
-		asked[i] = &read{load: ld, token: l.newToken(), keys: l.scriptKeys(ld.key)}
-		calls[i] = &call{keys: asked[i].keys, args: []any{asked[i].token, l.leaseOf(q.m).Milliseconds(), look(q.m)}}
-	}
-
 	l.sending(loads)
 	for _, ld := range loads {
 		ld.asked = ld.sent
 	}
-	pipeline(l.ctx, l.rdb, acquireScript, calls)
-
-	for i, r := range asked {
-		result, image, err := scriptReply(calls[i])
-		if err != nil {
-			l.fail(q, r.load, err)
-			continue
-		}
-		switch result {
-		case "GRANTED":
-			reads = append(reads, r)
-		case "FULL":
-			r.token, r.denied = "", uncached(string(image))
-			reads = append(reads, r)
-		case "WAIT":
+	token := l.newToken()
+	l.runAcquire(loads, token, l.leaseOf(q.m), look(q.m), func(ld *load, result string, value []byte, err error) {
+		switch {
+		case err != nil:
+			l.fail(q, ld, err)
+		case result == "GRANTED":
+			reads = append(reads, &read{load: ld, token: token})
+		case result == "FULL":
+			reads = append(reads, &read{load: ld, denied: uncached(string(value))})
+		case result == "WAIT":
 			l.counters.waits.Add(1)
 			q.m.Counts.Waits.Add(1)
-			if !l.poll(q, r.load) {
-				r.token, r.denied = "", errLeased
-				reads = append(reads, r)
+			if !l.poll(q, ld) {
+				reads = append(reads, &read{load: ld, denied: errLeased})
 			}
 		default:
-			l.found(q, r.load, result, image)
+			l.found(q, ld, result, value)
 		}
-	}
+	})
 	return reads
 }
 
-// scriptKeys are the KEYS of the scripts that look at one key.
-func (l *Loader) scriptKeys(key []byte) []string {
-	sets := l.sets[l.journal.Partition(key)]
-	return []string{string(key), string(l.journal.AppendAux(nil, key)), sets.dirty, sets.flushing, sets.parked}
+// runAcquire runs the script that takes leases, one call for the keys of each partition, and tells what it says of each
+// key.
+func (l *Loader) runAcquire(loads []*load, token string, lease time.Duration, look string,
+	acquired func(ld *load, result string, value []byte, err error)) {
+	byPartition := make([][]*load, len(l.sets))
+	for _, ld := range loads {
+		p := l.journal.Partition(ld.key)
+		byPartition[p] = append(byPartition[p], ld)
+	}
+	var calls []*call
+	var asked [][]*load // with each of calls
+	for p, some := range byPartition {
+		if len(some) == 0 {
+			continue
+		}
+		sets := l.sets[p]
+		keys := append(make([]string, 0, 3+len(some)), sets.dirty, sets.flushing, sets.parked)
+		for _, ld := range some {
+			keys = append(keys, ld.name)
+		}
+		calls = append(calls, &call{keys: keys, args: []any{token, lease.Milliseconds(), look, l.aux}})
+		asked = append(asked, some)
+	}
+	pipeline(l.ctx, l.rdb, acquireScript, calls)
+	for n, c := range calls {
+		for i, ld := range asked[n] {
+			result, value, err := c.result(i)
+			acquired(ld, result, value, err)
+		}
+	}
 }
 
 // fill caches what was read and answers it; the keys without a lease are answered with what was read.
 func (l *Loader) fill(q *queue, reads []*read) {
-	var filled []*read
+	var filled, broken []*read
 	var loads []*load
-	var broken []*read
 	for _, r := range reads {
 		switch {
 		case r.err != nil:
@@ -177,48 +193,92 @@ func (l *Loader) fill(q *queue, reads []*read) {
 		return
 	}
 
-	calls := make([]*call, len(filled))
-	for i, r := range filled {
-		calls[i] = l.fillCall(q.m, r, false)
-	}
 	l.sending(loads)
-	pipeline(l.ctx, l.rdb, fillScript, calls)
-	l.hook(HookFilled)
-
-	for i, r := range filled {
-		result, image, err := scriptReply(calls[i])
-		if err != nil {
+	l.runFill(q.m, filled, false, func(r *read, result string, why []byte, err error) {
+		switch {
+		case err != nil:
 			l.fail(q, r.load, err)
-			continue
-		}
-		switch result {
-		case "FILLED":
+		case result == "FILLED":
 			l.counters.fills.Add(1)
 			q.m.Counts.Fills.Add(1)
 			l.answer(q, r.load, r.sent, r.image(q.m))
-		case "UNCACHED":
+		case result == "UNCACHED":
 			l.counters.uncached.Add(1)
-			l.log.Debug().Str("mapping", q.m.Name).Bytes("why", image).Msg("redis did not take a fill")
+			l.log.Debug().Str("mapping", q.m.Name).Bytes("why", why).Msg("redis did not take a fill")
 			if r.handed(q.m) {
 				l.answer(q, r.load, r.sent, r.image(q.m))
 			} else {
-				l.fail(q, r.load, uncached(string(image)))
+				l.fail(q, r.load, uncached(string(why)))
 			}
-		case "LOST":
+		case result == "LOST":
 			l.counters.rejected.Add(1)
 			q.m.Counts.Rejected.Add(1)
 			if r.lost++; r.lost < maxLost {
-				l.again(q, r.load)
+				l.again(q, r.load) // acquire finds what there is now
 			} else {
 				// Something takes leases away as fast as they are given, eviction for one.
 				l.direct(q, r, errLeased)
 			}
 		default:
-			l.counters.rejected.Add(1)
-			q.m.Counts.Rejected.Add(1)
-			l.found(q, r.load, result, image)
+			l.fail(q, r.load, strange(result))
+		}
+	})
+}
+
+// fillBytes is how many bytes of images one call of fill brings, unless a single one has more: Redis serves nobody else
+// while it runs a script.
+const fillBytes = 256 << 10
+
+// runFill runs the script that caches what was read under one token, in the place of images if early is set, and tells
+// what it says of each key.
+func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
+	filled func(r *read, result string, why []byte, err error)) {
+	var calls []*call
+	size := fillBytes
+	for _, r := range reads {
+		if size >= fillBytes {
+			calls = append(calls, fillCall(m, r.token, l.aux, early))
+			size = 0
+		}
+		size += calls[len(calls)-1].fill(m, r, r.ttl(m))
+	}
+	pipeline(l.ctx, l.rdb, fillScript, calls)
+	l.hook(HookFilled)
+	for _, c := range calls {
+		for i, r := range reads[:len(c.keys)] {
+			result, why, err := c.result(i)
+			filled(r, result, why, err)
+		}
+		reads = reads[len(c.keys):]
+	}
+}
+
+// fillCall is a call of the script that caches what was read of m, in the place of images if early is set. It has no
+// keys yet.
+func fillCall(m *mapping.Mapping, token, aux string, early bool) *call {
+	replace := 0
+	if early {
+		replace = 1
+	}
+	return &call{args: []any{token, aux, longer(m), replace}}
+}
+
+// fill adds a key to a call of fillCall, to be kept for ttl ms, and returns how many bytes it has.
+func (c *call) fill(m *mapping.Mapping, r *read, ttl int64) (size int) {
+	c.keys = append(c.keys, r.name)
+	switch {
+	case r.nothing():
+		c.args = append(c.args, ttl, "", 0)
+	case r.aside != "":
+		c.args = append(c.args, ttl, "RENAME", 1, r.aside)
+	default:
+		c.args = append(c.args, ttl, storing[m.Kind], len(r.values))
+		for _, v := range r.values {
+			c.args = append(c.args, v)
+			size += len(v)
 		}
 	}
+	return size
 }
 
 // direct answers a key with what was read although it is not cached, if the answer can do without Redis.
@@ -241,33 +301,6 @@ func uncached(why string) error {
 	return &Error{CodeUpstream, "redis did not take the value of the key: " + why + ": nothing was read"}
 }
 
-// fillCall is the call of the script that caches what was read, in the place of an image if early is set.
-func (l *Loader) fillCall(m *mapping.Mapping, r *read, early bool) *call {
-	keys := r.keys
-	if r.aside != "" {
-		keys = append(slices.Clip(keys), r.aside)
-	}
-	replace := 0
-	if early {
-		replace = 1
-	}
-	return &call{keys: keys, args: fillArgs(m, r, replace)}
-}
-
-func fillArgs(m *mapping.Mapping, r *read, replace int) []any {
-	switch {
-	case r.nothing():
-		return []any{r.token, look(m), jittered(m.NegativeTTL), 0, replace, ""}
-	case r.aside != "":
-		return []any{r.token, look(m), jittered(m.TTL), longer(m), replace, "RENAME"}
-	}
-	args := append(make([]any, 0, 6+len(r.values)), r.token, look(m), jittered(m.TTL), longer(m), replace, storing[m.Kind])
-	for _, v := range r.values {
-		args = append(args, v)
-	}
-	return args
-}
-
 // found answers a key of which a script told what there is.
 func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
 	switch result {
@@ -282,42 +315,62 @@ func (l *Loader) found(q *queue, ld *load, result string, image []byte) {
 		l.counters.negatives.Add(1)
 		q.m.Counts.Negatives.Add(1)
 	default:
-		l.fail(q, ld, &Error{CodeUpstream, fmt.Sprintf("redis answered a script with %.40q: nothing was read", result)})
+		l.fail(q, ld, strange(result))
 		return
 	}
 	l.answer(q, ld, ld.sent, image)
 }
 
+// strange is the error for an answer of a script that this program does not know.
+func strange(result string) error {
+	return &Error{CodeUpstream, fmt.Sprintf("redis answered a script with %.40q: nothing was read", result)}
+}
+
+// scriptKeys are the KEYS of the scripts that look at one key.
+func (l *Loader) scriptKeys(key []byte) []string {
+	sets := l.sets[l.journal.Partition(key)]
+	return []string{string(key), string(l.journal.AppendAux(nil, key)), sets.dirty, sets.flushing, sets.parked}
+}
+
 // release gives the leases back, as far as Redis lets it.
 func (l *Loader) release(reads []*read) {
-	var calls []*call
+	c := &call{}
 	for _, r := range reads {
 		if r.token != "" {
-			calls = append(calls, &call{keys: r.keys[1:2], args: []any{r.token}})
+			c.keys = append(c.keys, r.name)
+			c.args = []any{r.token, l.aux} // a round has one token
 		}
 	}
-	if len(calls) == 0 {
+	if len(c.keys) == 0 {
 		return
 	}
 	// Close cancels l.ctx, and the lease is to go all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), releaseTimeout)
 	defer cancel()
-	pipeline(ctx, l.rdb, releaseScript, calls)
+	pipeline(ctx, l.rdb, releaseScript, []*call{c})
 }
 
-// scriptReply is the array acquire or fill returned: its first word, and what came with it. The error is one a client
-// can be given.
-func scriptReply(c *call) (result string, value []byte, err error) {
-	if c.err != nil && c.err != redis.Nil {
+// result is what acquire, fill or stale returned for the i-th key: a word, and what came with it. The error is one a client can
+// be given.
+func (c *call) result(i int) (result string, value []byte, err error) {
+	if c.err != nil {
 		return "", nil, fromRedis(c.err, "nothing was read")
 	}
-	reply, _ := c.reply.([]any)
-	if len(reply) > 0 {
-		result, _ = reply[0].(string)
+	all, _ := c.reply.([]any)
+	if i >= len(all) {
+		return "", nil, nil
 	}
-	if len(reply) > 1 {
-		s, _ := reply[1].(string)
-		value = []byte(s)
+	switch one := all[i].(type) {
+	case string:
+		result = one
+	case error:
+		err = fromRedis(one, "nothing was read")
+	case []any:
+		if len(one) == 2 {
+			result, _ = one[0].(string)
+			text, _ := one[1].(string)
+			value = []byte(text)
+		}
 	}
-	return result, value, nil
+	return result, value, err
 }

@@ -23,7 +23,7 @@ func (l *Loader) selectRows(m *mapping.Mapping, reads []*read) error {
 			continue
 		}
 		args = with
-		byKey[string(r.key)] = r
+		byKey[r.name] = r
 		n++
 	}
 	if n == 0 {

@@ -40,14 +40,14 @@ func (l *Loader) giveUp(q *queue, reads []*read) {
 		return
 	}
 
-	calls := make([]*call, len(stale))
-	for i, r := range stale {
-		calls[i] = &call{keys: r.keys[:2], args: []any{r.token, look(q.m), l.staleFor.Milliseconds()}}
+	c := &call{args: []any{stale[0].token, l.aux, look(q.m), l.staleFor.Milliseconds()}} // a round has one token
+	for _, r := range stale {
+		c.keys = append(c.keys, r.name)
 	}
 	l.sending(loads)
-	pipeline(l.ctx, l.rdb, staleScript, calls)
+	pipeline(l.ctx, l.rdb, staleScript, []*call{c})
 	for i, r := range stale {
-		result, image, err := scriptReply(calls[i])
+		result, image, err := c.result(i)
 		switch {
 		case err != nil:
 			l.fail(q, r.load, err)

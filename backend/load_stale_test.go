@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,54 @@ func TestStale(t *testing.T) {
 	})
 	if s := lg.Stats(); s.Stale < 6 || s.Silent {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Keys that have a copy and keys that have none go through a round together.
+func TestStaleTogether(t *testing.T) {
+	lg, my := staleKinds(t)
+	my.Exec(lg.db, "INSERT INTO users SELECT seq, CONCAT('n', seq) FROM seq_3_to_100")
+	const copies, keys = 50, 100
+	for id := 1; id <= copies; id++ {
+		key := fmt.Sprint("json:", id)
+		lg.want(key, user(id))
+		lg.expire(key)
+	}
+	all := func() (got []string) {
+		var answers []<-chan answer
+		for id := 1; id <= keys; id++ {
+			answers = append(answers, lg.start(lg.Loader, fmt.Sprint("json:", id)))
+		}
+		for _, a := range answers {
+			got = append(got, (<-a).String())
+		}
+		return got
+	}
+
+	my.Kill()
+	for i, got := range all() {
+		if id := i + 1; id <= copies && got != user(id) || id > copies && !strings.HasPrefix(got, "DBDOWN keyrow: mysql ") {
+			t.Errorf("json:%d is %s", id, got)
+		}
+	}
+
+	my.Restart()
+	harness.Until(t, "mysql is asked again", func() bool { return lg.load("json:100").String() == user(100) })
+	for id := 1; id <= copies; id++ {
+		lg.expire(fmt.Sprint("json:", id))
+	}
+	my.Exec(lg.db, "UPDATE users SET name = 'new' WHERE id < 100")
+	before := lg.Stats()
+	for i, got := range all()[:keys-1] {
+		if want := fmt.Sprintf(`{"id":%d,"name":"new"}`, i+1); got != want {
+			t.Errorf("json:%d is %s, want %s", i+1, got, want)
+		}
+		if fields := lg.rdb.HKeys(t.Context(), lg.aux(fmt.Sprint("json:", i+1))).Val(); len(fields) != 2 {
+			t.Errorf("the copy of json:%d has %v", i+1, fields)
+		}
+	}
+	if s := lg.Stats(); s.Fills-before.Fills != keys-1 || s.Rejected != before.Rejected || s.Stale != copies {
+		t.Errorf("%+v, was %+v", s, before)
 	}
 }
 

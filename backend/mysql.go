@@ -75,6 +75,26 @@ func OpenOwners(cfg MySQLConfig, idle time.Duration) (*sql.DB, error) {
 	return db, nil
 }
 
+// OpenThrough returns the pool of those who write rows while a client waits. The server ends a session that was silent
+// for idle, so whoever is paused within a transaction cannot commit it later than that.
+func OpenThrough(cfg MySQLConfig, idle time.Duration) (*sql.DB, error) {
+	db, err := OpenOwners(cfg, idle)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(cfg.MaxOpen)
+	db.SetMaxIdleConns(cfg.MaxOpen)
+	db.SetConnMaxIdleTime(idle / 2)
+	db.SetConnMaxLifetime(connLife)
+	return db, nil
+}
+
+// ThroughLease is how long a key is kept from being filled while its row is written: longer than the transaction can
+// stay open, and then be committed.
+func ThroughLease(cfg MySQLConfig, idle time.Duration) time.Duration {
+	return idle + cfg.Timeout + leaseMargin
+}
+
 // session is how every connection of keyrow is set up, whatever else the DSN asks for.
 func session(cfg MySQLConfig) (*mysql.Config, error) {
 	conf, err := mysql.ParseDSN(cfg.DSN)

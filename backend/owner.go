@@ -60,6 +60,7 @@ type owner struct {
 	retry    *pacer
 	size     int                 // marks to read for a batch: less after failures
 	waiting  map[string]*waiting // keys tried alone, later
+	stale    *stale
 	ranks    map[*mapping.Mapping]int
 	ranksOf  *mapping.Set
 	loose    map[string][]string // by table: foreign keys in circles, that may be NULL
@@ -130,6 +131,7 @@ func (o *owner) acquire(ctx context.Context) error {
 	o.spoke = time.Now()
 	o.token = ""
 	o.waiting = make(map[string]*waiting)
+	o.stale = &stale{unread: true}
 	o.ranksOf = nil
 	return nil
 }

@@ -125,6 +125,9 @@ func (o *owner) transact(ctx context.Context, items []*item, loose bool) (at, n 
 	if _, err := o.exec(ctx, "START TRANSACTION"); err != nil {
 		return 0, 0, lost(err)
 	}
+	if at, n, err := o.kin(ctx, items, true); err != nil {
+		return o.undo(ctx, at, n, err)
+	}
 	passes := []func(context.Context, []*item) (int, error){o.write}
 	if loose {
 		passes = []func(context.Context, []*item) (int, error){o.unlink, o.writeBare, o.writeLoose}
@@ -133,16 +136,16 @@ func (o *owner) transact(ctx context.Context, items []*item, loose bool) (at, n 
 		for at = 0; at < len(items); {
 			n, err := pass(ctx, items[at:])
 			if err != nil {
-				if classify(err) == transient && !keeps(err) {
-					return at, n, lost(err)
-				}
-				if _, failed := o.exec(ctx, "ROLLBACK"); failed != nil {
-					return at, 0, lost(failed)
-				}
-				return at, n, err
+				return o.undo(ctx, at, n, err)
 			}
 			at += n
 		}
+	}
+	if at, n, err := o.kin(ctx, items, false); err != nil {
+		return o.undo(ctx, at, n, err)
+	}
+	if err := o.announce(ctx); err != nil {
+		return o.undo(ctx, 0, 0, err)
 	}
 	o.f.hook(HookBeforeCommit)
 	if _, err := o.exec(ctx, "COMMIT"); err != nil {
@@ -155,6 +158,17 @@ func (o *owner) transact(ctx context.Context, items []*item, loose bool) (at, n 
 		}
 	}
 	return 0, 0, nil
+}
+
+// undo rolls back a transaction in which the statement for items[at:at+n] failed.
+func (o *owner) undo(ctx context.Context, at, n int, err error) (int, int, error) {
+	if n > 0 && classify(err) == transient && !keeps(err) {
+		return at, n, lost(err)
+	}
+	if _, failed := o.exec(ctx, "ROLLBACK"); failed != nil {
+		return at, 0, lost(failed)
+	}
+	return at, n, err
 }
 
 // isLoose reports whether an item can be written loosely.

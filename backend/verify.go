@@ -329,7 +329,7 @@ func (v *verifying) look(keys [][]byte) ([]*looked, error) {
 	}
 	var reads []*read
 	for i, k := range looks {
-		k.read = &read{load: &load{key: keys[i]}}
+		k.read = &read{load: newLoad(keys[i])}
 		if k.state == "IMAGE" || k.state == "TYPE" || k.state == "NEG" {
 			reads = append(reads, k.read)
 		}

@@ -287,16 +287,16 @@ func (w *warming) cache(ctx context.Context, b *warmBatch) (reasons []string, er
 // acquire counts the keys there is nothing to do for, and returns the others.
 func (w *warming) acquire(b *warmBatch) (leased []*read, err error) {
 	l := w.l
-	reads := make([]*read, len(b.keys))
-	calls := make([]*call, len(b.keys))
+	loads := make([]*load, len(b.keys))
 	for i, key := range b.keys {
-		reads[i] = &read{load: &load{key: key}, token: l.newToken(), keys: l.scriptKeys(key)}
-		// EXISTS: the images that are there are not wanted.
-		calls[i] = &call{keys: reads[i].keys, args: []any{reads[i].token, l.lease.Milliseconds(), "EXISTS"}}
+		loads[i] = newLoad(key)
 	}
-	pipeline(l.ctx, l.rdb, acquireScript, calls)
-	for i, r := range reads {
-		result, why, failure := scriptReply(calls[i])
+	token := l.newToken()
+	var reads []*read
+	// EXISTS: the images that are there are not wanted.
+	l.runAcquire(loads, token, l.lease, "EXISTS", func(ld *load, result string, why []byte, failure error) {
+		r := &read{load: ld, token: token}
+		reads = append(reads, r)
 		switch {
 		case failure != nil:
 			err = failure
@@ -315,7 +315,7 @@ func (w *warming) acquire(b *warmBatch) (leased []*read, err error) {
 		default:
 			err = fmt.Errorf("redis answered a script with %.40q", result)
 		}
-	}
+	})
 	if err != nil {
 		l.release(reads) // a lease whose reply was lost is taken all the same
 		return nil, err
@@ -326,14 +326,7 @@ func (w *warming) acquire(b *warmBatch) (leased []*read, err error) {
 // fill caches what was read.
 func (w *warming) fill(b *warmBatch, reads []*read) (err error) {
 	l, m := w.l, w.o.Mapping
-	calls := make([]*call, len(reads))
-	for i, r := range reads {
-		calls[i] = l.fillCall(m, r, false)
-	}
-	pipeline(l.ctx, l.rdb, fillScript, calls)
-	l.hook(HookFilled)
-	for i, r := range reads {
-		result, why, failure := scriptReply(calls[i])
+	l.runFill(m, reads, false, func(r *read, result string, why []byte, failure error) {
 		switch {
 		case failure != nil:
 			err = failure
@@ -346,7 +339,7 @@ func (w *warming) fill(b *warmBatch, reads []*read) (err error) {
 		default:
 			b.stats.Changed++
 		}
-	}
+	})
 	if err != nil {
 		l.release(reads)
 	}

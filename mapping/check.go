@@ -102,7 +102,11 @@ func (c *compiler) writable(m *Mapping) {
 	}
 }
 
-// shared warns of other mappings of the same table, unless all of them only read.
+// written reports whether rows of the mapping are.
+func written(c *Config) bool { return c.Write == "behind" || c.Write == "through" }
+
+// shared warns of other mappings of the same table, unless all of them only read. Of two writes to one row, the one that
+// is flushed last wins: their marks are in partitions of their own, and nothing keeps the order between these.
 func (c *compiler) shared(all []Config, schema Schema) {
 	if c.table == nil {
 		return
@@ -114,12 +118,12 @@ func (c *compiler) shared(all []Config, schema Schema) {
 		if o.Name == c.config.Name || t == nil || t.Schema != c.table.Schema || t.Name != c.table.Name {
 			continue
 		}
-		if o.Write != "deny" || c.config.Write != "deny" {
+		if written(o) || written(c.config) {
 			others = append(others, o.Name)
 		}
 	}
 	if len(others) > 0 {
-		c.warn("table", "%s is mapped by %s too: what is written by one is not seen in the cached images of the other until their ttl ends",
+		c.warn("table", "%s is mapped by %s too: what is written by one is seen in the other once it is flushed; of two writes to one row through both, before either is flushed, either may win as a whole",
 			c.config.Table, strings.Join(others, ", "))
 	}
 }

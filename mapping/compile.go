@@ -39,6 +39,9 @@ func (c *compiler) compile() *Mapping {
 		EarlyRefresh: c.config.EarlyRefresh,
 		MaxSelects:   c.config.MaxSelects,
 		Deny:         c.config.Write == "deny",
+		Through:      c.config.Write == "through",
+		OnAbsent:     c.config.OnAbsent == "through",
+		Cache:        c.config.Write == "cache",
 		DeleteRow:    c.config.Delete == "row",
 		pattern:      p,
 		config:       *c.config,
@@ -54,7 +57,7 @@ func (c *compiler) compile() *Mapping {
 	c.imageColumns(m)
 	c.keyColumns(m)
 	c.uniqueKey(m)
-	if !m.Deny {
+	if m.WriteBehind() || m.Through {
 		c.writable(m)
 	}
 	if c.failed {

@@ -20,8 +20,8 @@ type Config struct {
 	Fields       map[string]string `toml:"fields"`            // column -> its name in the image; default: the column's name
 	TTL          time.Duration     `toml:"ttl"`               // how long an image stays in Redis; 0: until evicted
 	NegativeTTL  time.Duration     `toml:"negative_ttl"`      // how long "there is no such row" is remembered; 0: not at all
-	Write        string            `toml:"write"`             // behind, deny
-	OnAbsent     string            `toml:"on_absent"`         // behind: what a write does to a key that is not in Redis
+	Write        string            `toml:"write"`             // behind, through, cache, deny
+	OnAbsent     string            `toml:"on_absent"`         // behind, through: how a key is written that is not in Redis
 	Delete       string            `toml:"delete"`            // cache: DEL drops the image only; row: it deletes the row
 	Stale        time.Duration     `toml:"stale_while_error"` // how long after its ttl an image may be served while MySQL is down; 0: not at all
 	EarlyRefresh float64           `toml:"early_refresh"`     // how early an image that is read often is read anew, see docs/mappings.md; 0: not at all
@@ -126,10 +126,19 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 		report("table", `%q is neither "table" nor "schema.table"`, c.Table)
 	}
 
-	oneOf(report, "value", c.Value, []string{"json", "hash", "string"}, nil)
-	oneOf(report, "write", c.Write, []string{"behind", "deny"}, []string{"through", "cache"})
-	oneOf(report, "on_absent", c.OnAbsent, []string{"behind"}, []string{"through"})
-	oneOf(report, "delete", c.Delete, []string{"cache", "row"}, nil)
+	oneOf(report, "value", c.Value, []string{"json", "hash", "string"})
+	oneOf(report, "write", c.Write, []string{"behind", "through", "cache", "deny"})
+	oneOf(report, "on_absent", c.OnAbsent, []string{"behind", "through"})
+	oneOf(report, "delete", c.Delete, []string{"cache", "row"})
+	if c.Value == "hash" && (c.Write == "through" || c.OnAbsent == "through") {
+		report("write", `rows of value = "hash" are changed field by field, which "through" cannot do; use json, or write = "behind"`)
+	}
+	if c.OnAbsent == "through" && c.Write != "behind" {
+		report("on_absent", `"through" is for write = "behind": what is not in Redis is written to MySQL first; remove it`)
+	}
+	if c.Delete == "row" && c.Write == "cache" {
+		report("delete", `"row" deletes rows, and write = "cache" writes none; remove one of them`)
+	}
 	if c.Delete == "row" && c.Write == "deny" {
 		report("delete", `"row" deletes rows, which write = "deny" forbids; remove one of them`)
 	}
@@ -194,13 +203,9 @@ func notInName(r rune) bool {
 	return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '_' || r == '-' || r == '.')
 }
 
-// oneOf refuses what is not in known; a value in planned gets a text of its own.
-func oneOf(report func(setting, format string, args ...any), setting, got string, known, planned []string) {
-	switch {
-	case slices.Contains(known, got):
-	case slices.Contains(planned, got):
-		report(setting, "%q is not available yet; use %s", got, strings.Join(known, " or "))
-	default:
+// oneOf refuses what is not in known.
+func oneOf(report func(setting, format string, args ...any), setting, got string, known []string) {
+	if !slices.Contains(known, got) {
 		report(setting, "%q is unknown; use %s", got, strings.Join(known, " or "))
 	}
 }

@@ -25,6 +25,7 @@ const (
 //	<prefix>:{<p>}:flushing  zset    the marks of the sweep that is being flushed
 //	<prefix>:{<p>}:parked    hash    key -> why its row could not be written, as JSON
 //	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict; never: none
+//	<prefix>:{<p>}:stale     set     keys of other partitions or mappings whose rows a flush changes: "<their p>:<key>"
 //	<prefix>:{<p>}:fence     string  names the newest owner of the partition, the only one that may sweep and settle
 //	<prefix>:meta            hash    "format" and "partitions" of everything above; "epoch", a random name that it keeps
 //	                                 until Redis loses its data; "settled", the number of marks that were worked off
@@ -78,6 +79,9 @@ func (j Journal) AppendParked(b []byte, p int) []byte { return j.appendPart(b, p
 
 // AppendExpire appends the name of the hash of deadlines.
 func (j Journal) AppendExpire(b []byte, p int) []byte { return j.appendPart(b, p, "expire") }
+
+// AppendStale appends the name of the set of keys that a flush makes stale.
+func (j Journal) AppendStale(b []byte, p int) []byte { return j.appendPart(b, p, "stale") }
 
 // AppendFence appends the name of the fence.
 func (j Journal) AppendFence(b []byte, p int) []byte { return j.appendPart(b, p, "fence") }

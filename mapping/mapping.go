@@ -34,6 +34,9 @@ type Mapping struct {
 	EarlyRefresh float64       // beta of the early refresh of images that are read often; 0: there is none
 	MaxSelects   Rate          // SELECTs that read for it; 0: no limit
 	Deny         bool          // writes are refused
+	Through      bool          // rows are written to MySQL first
+	OnAbsent     bool          // those that are not in Redis are
+	Cache        bool          // values are the clients' own; rows are only read
 	DeleteRow    bool          // DEL deletes the row
 	Counts       *Counts
 
@@ -146,16 +149,23 @@ func (m *Mapping) KeyArgs(dst []any, key []byte) ([]any, error) {
 // key: a value is empty, or contains the literal text of the pattern so that the key would be cut elsewhere. A row
 // that was asked for by a key is the row of that key only if RowKey gives the same bytes again.
 func (m *Mapping) RowKey(dst []byte, row [][]byte) []byte {
+	var texts [maxVariables][]byte
+	for i, c := range m.keys {
+		if texts[i] = row[i]; c.keys.spell != nil {
+			texts[i] = c.keys.spell(nil, row[i])
+		}
+	}
+	return m.spelled(dst, texts[:])
+}
+
+// spelled appends the key that consists of values as they are spelled in keys.
+func (m *Mapping) spelled(dst []byte, values [][]byte) []byte {
 	start := len(dst)
 	var ends [maxVariables][2]int
-	for i, c := range m.keys {
+	for i := range m.keys {
 		dst = append(dst, m.pattern.literals[i]...)
 		ends[i][0] = len(dst)
-		if c.keys.spell != nil {
-			dst = c.keys.spell(dst, row[i])
-		} else {
-			dst = append(dst, row[i]...)
-		}
+		dst = append(dst, values[i]...)
 		ends[i][1] = len(dst)
 	}
 	dst = append(dst, m.pattern.literals[len(m.keys)]...)

@@ -10,7 +10,7 @@ const DefaultOnRedisDown = "error"
 
 // onRedisDown checks that setting: MySQL may only answer in place of Redis if it is never behind it.
 func onRedisDown(report func(setting, format string, args ...any), got, write string) {
-	oneOf(report, "on_redis_down", got, []string{"error", "mysql"}, nil)
+	oneOf(report, "on_redis_down", got, []string{"error", "mysql"})
 	if got == "mysql" && write == "behind" {
 		report("on_redis_down", `"mysql" would answer with rows from before the last writes, which with write = "behind" may be in Redis only; use "error", or write = "deny"`)
 	}
@@ -18,7 +18,7 @@ func onRedisDown(report func(setting, format string, args ...any), got, write st
 
 // queryOnRedisDown is onRedisDown for a query.
 func queryOnRedisDown(report func(setting, format string, args ...any), got, value string) {
-	oneOf(report, "on_redis_down", got, []string{"error", "mysql"}, nil)
+	oneOf(report, "on_redis_down", got, []string{"error", "mysql"})
 	if got == "mysql" && !slices.Contains([]string{"json", "hash"}, value) {
 		report("on_redis_down", `"mysql" answers GET, MGET and HGETALL, none of which reads a %s; use "error"`, value)
 	}

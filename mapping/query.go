@@ -69,7 +69,7 @@ func (q *QueryConfig) validate(p *pattern, report func(setting, format string, a
 			}
 		}
 	}
-	oneOf(report, "value", q.Value, []string{"json", "hash", "list", "set", "zset"}, nil)
+	oneOf(report, "value", q.Value, []string{"json", "hash", "list", "set", "zset"})
 	residencies(report, q.TTL, q.NegativeTTL, q.Stale)
 	earlyRefresh(report, q.EarlyRefresh, q.TTL)
 	q.MaxSelects.validate(report)

@@ -54,6 +54,7 @@ func (s *Set) Renew(schema Schema) (*Set, []Finding) {
 	if !changed {
 		return s, findings
 	}
+	next.relate()
 	return next, findings
 }
 
@@ -68,7 +69,7 @@ func (m *Mapping) renew(t *Table) (*Mapping, []Finding) {
 	c := &compiler{findings: findings{name: m.Name}, config: &config, table: t}
 	n := c.compile()
 	reads := *c
-	if c.failed && !m.Deny { // is it fit to be read at least?
+	if c.failed && (m.WriteBehind() || m.Through) { // is it fit to be read at least?
 		config.Write = "deny"
 		reads = compiler{findings: findings{name: m.Name}, config: &config, table: t}
 		reads.compile()

@@ -6,6 +6,7 @@ type Set struct {
 	all     []*Mapping
 	queries []*Mapping
 	root    *node
+	kin     map[*Mapping][]*Mapping
 }
 
 // NewSet holds the mappings and queries, which [Validate] has passed, against the live schema and compiles them. It
@@ -42,6 +43,7 @@ func NewSet(cs []Config, qs []QueryConfig, schema Schema) (*Set, []Finding) {
 	if failed {
 		return nil, found
 	}
+	s.relate()
 	return s, found
 }
 

@@ -199,6 +199,29 @@ func (m *Mapping) Value(key, field, plain []byte) ([]byte, error) {
 	return fields[1], nil
 }
 
+// Exact reports whether an image, which has a [Mapping.RowOf], is the one that a reader would make of its row. Those that
+// scripts of clients write need not be.
+func (m *Mapping) Exact(key []byte, values [][]byte) bool {
+	if m.Kind != KindHash {
+		image, err := m.Canonical(nil, key, values[0])
+		return err == nil && bytes.Equal(image, values[0])
+	}
+	fields, err := m.Fields(nil, key, values)
+	if err != nil || len(fields) != len(values) {
+		return false
+	}
+	keys := 0
+	for i, text := range fields {
+		if !bytes.Equal(text, values[i]) {
+			return false
+		}
+		if i%2 == 0 && m.columns[m.byField[string(text)]].key >= 0 {
+			keys++
+		}
+	}
+	return keys == len(m.keys)
+}
+
 // HasField tells that no column has the field; nil if one has.
 func (m *Mapping) HasField(field []byte) error {
 	if _, ok := m.byField[string(field)]; !ok {

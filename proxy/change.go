@@ -86,7 +86,7 @@ var changes = map[string]func(x *change, args [][]byte) error{
 func (s *session) change(c *command, req request) {
 	m := s.mapped(req.args[1])
 	switch {
-	case m == nil:
+	case m == nil || m.Cache:
 		s.pass(c, req)
 		return
 	case !wellFormed(c, req.args):
@@ -125,6 +125,9 @@ func wellFormed(c *command, args [][]byte) bool {
 // changeBy reads a change of a key of m.
 func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*change, error) {
 	x := &change{c: c, m: m, key: bytes.Clone(args[1]), residency: "keep"}
+	if c.name == "SET" && m.Through {
+		return nil, s.queueable(c, m)
+	}
 	if c.name == "SET" {
 		w, _, err := s.writtenBy(c, request{args: args})
 		if err == nil {
@@ -135,7 +138,7 @@ func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*chan
 		}
 		return x, x.set(&w)
 	}
-	if !takes(m, c) {
+	if !takes(m, c) || m.Through {
 		return nil, s.objectionTo(c, s.srv.maps.Load(), x.key)
 	}
 	if err := s.writable(m, x.key); err != nil {
@@ -462,7 +465,7 @@ func (s *session) queueChange(c *command, req request) {
 		return
 	}
 	m := s.mapped(req.args[1])
-	if m == nil || !wellFormed(c, req.args) {
+	if m == nil || m.Cache || !wellFormed(c, req.args) {
 		s.queuePlain(c, req)
 		return
 	}

@@ -42,12 +42,19 @@ func (s *session) del(c *command, req request) {
 		return
 	}
 	s.settle()
-	there, err := d.run(s)
+	deleted, err := d.through(s, req)
+	if err == errAnswered {
+		return
+	}
+	var there int64
+	if err == nil {
+		there, err = d.run(s)
+	}
 	if err != nil {
 		s.refuseKnown(err) // Redis may have refused the script to somebody who may not DEL either
 		return
 	}
-	s.scratch = redcon.AppendInt(s.scratch[:0], there)
+	s.scratch = redcon.AppendInt(s.scratch[:0], there+deleted)
 	s.answer(s.scratch)
 }
 
@@ -192,7 +199,7 @@ func integers(reply []byte) ([]int64, error) {
 		nums = append(nums, n)
 	}
 	if !ok || len(nums) < 2 {
-		return nil, fmt.Errorf("redis answered a delete with %.64q, so it is unknown whether it was applied", reply)
+		return nil, fmt.Errorf("redis answered a command on rows with %.64q, so it is unknown whether it was applied", reply)
 	}
 	return nums, nil
 }

@@ -18,6 +18,7 @@ var handlers = map[string]struct{ handle, queued handler }{
 	"setex":  {(*session).set, (*session).queueSet},
 	"psetex": {(*session).set, (*session).queueSet},
 	"mset":   {(*session).mset, (*session).queueMset},
+	"msetnx": {(*session).msetnx, (*session).queueMsetnx},
 	"del":    {(*session).del, (*session).queueDel},
 	"unlink": {(*session).del, (*session).queueDel},
 
@@ -103,10 +104,9 @@ func (t *Commands) install() {
 		c := t.row(name)
 		c.handle, c.queued = h.handle, h.queued
 	}
-	// Scripts may write what they are given as keys, whatever their flags say.
-	for _, name := range []string{"eval", "evalsha", "fcall"} {
+	for _, name := range scripts {
 		if c := t.byName[name]; c != nil {
-			c.writes = true
+			c.writes, c.handle, c.queued, c.forRows = true, (*session).script, (*session).queueScript, true
 		}
 	}
 	for name := range changes {
@@ -214,7 +214,7 @@ var unknown = command{name: "a command that redis did not list when keyrow start
 func (s *session) pass(c *command, req request) {
 	err := s.objection(c, req.args)
 	switch {
-	case err == nil && c.reads && s.view(c, req):
+	case err == nil && c.reads && s.view(c, req), err == nil && c.writes && s.overwrite(c, req):
 	case err == nil, c == &unknown && s.outside():
 		s.forward(req)
 	default:
@@ -245,7 +245,7 @@ func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
 		return nil
 	}
 	switch m := maps.Match(key); {
-	case m == nil:
+	case m == nil, m.Cache:
 		return nil
 	case m.Deny:
 		return refused(fmt.Sprintf("%s is not supported on %.100q: %s; nothing was changed", c.name, key, denial(m)))

@@ -62,7 +62,7 @@ func (s *session) empty(c *command, req request) {
 func (s *session) empties(c *command, args [][]byte) bool {
 	behind := false
 	for _, m := range s.srv.maps.Load().All() {
-		behind = behind || !m.Deny
+		behind = behind || m.WriteBehind()
 	}
 	switch c.name {
 	case "FLUSHDB":

@@ -105,7 +105,7 @@ func (r *residency) args(j mapping.Journal, inMulti string) [][]byte {
 // residencyOf reads the command; it is nil if its key is not mapped.
 func (s *session) residencyOf(c *command, req request) (*residency, error) {
 	m := s.mapped(req.args[1])
-	if m == nil {
+	if m == nil || m.Cache {
 		return nil, nil
 	}
 	r := &residency{m: m, key: req.args[1], getex: c.name == "GETEX"}
@@ -209,7 +209,7 @@ func (s *session) queueExpire(c *command, req request) {
 // queueTTL queues TTL, PTTL, EXPIRETIME and PEXPIRETIME.
 func (s *session) queueTTL(c *command, req request) {
 	m := s.mapped(req.args[1])
-	if m == nil || m.Deny || !m.Names(req.args[1]) {
+	if m == nil || !m.WriteBehind() || !m.Names(req.args[1]) {
 		s.queueRead(c, req)
 		return
 	}

@@ -194,23 +194,20 @@ func (s *session) keyrowInvalidate(keys [][]byte) {
 }
 
 // aside runs do, which may wait, until it returns or patience ends, or the client has gone.
-func (s *session) aside(patience time.Duration, do func(context.Context) error) (err error) {
+func (s *session) aside(patience time.Duration, do func(context.Context) error) error {
 	s.settle()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	done := make(chan struct{})
-	over := false
+	result := make(chan error, 1)
 	go func() {
-		defer close(done)
-		err = do(ctx)
+		err := do(ctx)
 		s.mu.Lock()
-		over = true
+		result <- err
 		s.moved.Broadcast()
 		s.mu.Unlock()
 	}()
-	if !s.await(func() bool { return over }) {
+	if !s.await(func() bool { return len(result) > 0 }) {
 		cancel()
 	}
-	<-done
-	return err
+	return <-result
 }

@@ -156,7 +156,11 @@ func (s *session) own(c *command, req request) {
 
 // block forwards a command that may take for ever.
 func (s *session) block(c *command, req request) {
-	if err := s.objection(c, req.args); err != nil {
+	err := s.objection(c, req.args)
+	if err == nil && len(s.opaques(c, req.args)) > 0 {
+		err = refused(c.name + " is not supported on mapped keys; use a command that does not block, nothing was changed")
+	}
+	if err != nil {
 		s.refuseKnown(err)
 		return
 	}

@@ -38,6 +38,14 @@ type Control interface {
 	Integer(script string, keys, args []string, done func(n int64, err error))
 }
 
+// Writer writes rows to MySQL at once.
+type Writer interface {
+	// Write makes all of the changes or none, and waits for it. It returns how many rows of those to be deleted were
+	// there. The error goes to the client as that of Loader does; it is mapping.ErrWaits if a key has to be written
+	// otherwise, and nothing was changed then.
+	Write(changes []mapping.Change) (deleted int64, err error)
+}
+
 // Gate says whether the journal takes more marks.
 type Gate interface {
 	// Admit returns nil, or why no further write may be logged now.
@@ -74,6 +82,7 @@ type Options struct {
 	Journal  mapping.Journal
 	Loader   Loader
 	Control  Control
+	Writer   Writer
 	Gate     Gate
 	Parking  Parking
 	Drainer  Drainer
@@ -99,6 +108,7 @@ type Server struct {
 	journal  mapping.Journal
 	loader   Loader
 	control  Control
+	writer   Writer
 	gate     Gate
 	parking  Parking
 	drainer  Drainer
@@ -135,7 +145,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
-		journal: o.Journal, loader: o.Loader, control: o.Control, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
@@ -143,7 +153,8 @@ func New(o Options) *Server {
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)
-	s.upstream.dismissed, s.upstream.bypassable, s.upstream.stats, s.upstream.timed = s.dismissed, s.bypassable, &s.stats, o.Timed
+	s.upstream.dismissed, s.upstream.bypassable = s.dismissed, s.bypassable
+	s.upstream.stats, s.upstream.timed = &s.stats, o.Timed
 	if s.upstream.timed == nil {
 		s.upstream.timed = func(time.Duration, time.Duration) {}
 	}

@@ -150,7 +150,12 @@ func (s *session) queuePlain(c *command, req request) {
 		s.abort(err)
 		return
 	}
+	keys := s.opaques(c, req.args)
+	if len(keys) > 0 && (s.loggedIn("writing a mapped key") || !s.confirmed(req)) {
+		return
+	}
 	s.forward(req)
+	s.queueLeaseless(keys)
 }
 
 // abort refuses a command and with it the transaction.
@@ -227,6 +232,13 @@ func (s *session) queueSet(c *command, req request) {
 	if m != nil && s.loggedIn("writing a row") {
 		return
 	}
+	if own, is := err.(redisReply); is {
+		s.queueMistake(c, set.key, own)
+		return
+	}
+	if err == nil {
+		err = s.queueable(c, m)
+	}
 	if err == nil {
 		err = s.writable(m, set.key)
 	}
@@ -240,16 +252,34 @@ func (s *session) queueSet(c *command, req request) {
 	}
 	wire := appendCommand(nil, []byte("SET"), set.key, image)
 	s.forward(request{raw: wire, args: req.args, made: true})
-	s.queueMarks(blindKey{set.key, set.deadline})
+	s.queueMarks(blindKey{set.key, set.deadline, mapping.MarkWritten})
+}
+
+// queueMistake queues what Redis answers with err in EXEC, in place of a SET, SETEX or PSETEX that is wrong for keyrow: a
+// newer Redis may find nothing wrong with that.
+func (s *session) queueMistake(c *command, key []byte, err redisReply) {
+	name, amount, value := []byte(c.name), []byte{'0'}, []byte{}
+	if err == errInteger {
+		amount = []byte{'x'}
+	}
+	args := [][]byte{name, key, amount, value}
+	switch {
+	case err == errSyntax:
+		args = [][]byte{name, key, value, []byte("NX"), []byte("XX")}
+	case c.name == "SET":
+		args = [][]byte{name, key, value, []byte("EX"), amount}
+	}
+	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
 }
 
 // queueMset queues MSET, with images in place of the values of mapped keys.
-func (s *session) queueMset(_ *command, req request) {
+func (s *session) queueMset(c *command, req request) {
 	if !s.confirmed(req) {
 		return
 	}
 	args := append([][]byte(nil), req.args...)
 	var written []blindKey
+	var opaques [][]byte
 	if len(args)%2 == 1 {
 		for i := 1; i < len(args); i += 2 {
 			m := s.mapped(args[i])
@@ -260,7 +290,14 @@ func (s *session) queueMset(_ *command, req request) {
 				}
 				continue
 			}
-			err := s.writable(m, args[i])
+			if m.Cache {
+				opaques = append(opaques, args[i])
+				continue
+			}
+			err := s.queueable(c, m)
+			if err == nil {
+				err = s.writable(m, args[i])
+			}
 			if err == nil {
 				args[i+1], err = m.Canonical(nil, args[i], args[i+1])
 			}
@@ -268,7 +305,7 @@ func (s *session) queueMset(_ *command, req request) {
 				s.abort(err)
 				return
 			}
-			written = append(written, blindKey{args[i], 0})
+			written = append(written, blindKey{args[i], 0, mapping.MarkWritten})
 		}
 	}
 	if len(written) > 0 && s.loggedIn("writing a row") {
@@ -276,26 +313,32 @@ func (s *session) queueMset(_ *command, req request) {
 	}
 	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
 	s.queueMarks(written...)
+	s.queueLeaseless(opaques)
 }
 
 type blindKey struct {
 	key      []byte
 	deadline int64
+	sign     byte // of its mark
 }
 
-// queueMarks queues, behind the command at hand, what makes the rows that it writes safe, as run.encode does.
+// queueMarks queues, behind the command at hand, what makes the rows that it writes safe, as run.encode and
+// script do.
 func (s *session) queueMarks(written ...blindKey) {
 	j := s.srv.journal
 	for _, k := range written {
 		p := j.Partition(k.key)
 		s.queueHidden(hidden, []byte("DEL"), j.AppendAux(nil, k.key))
-		if expire := j.AppendExpire(nil, p); k.deadline == 0 {
+		switch expire := j.AppendExpire(nil, p); {
+		case k.sign == mapping.MarkMaybe:
+			s.queueHidden(hidden, []byte("PERSIST"), k.key)
+		case k.deadline == 0:
 			s.queueHidden(hidden, []byte("HDEL"), expire, k.key)
-		} else {
+		default:
 			s.queueHidden(hidden, []byte("HSET"), expire, k.key, strconv.AppendInt(nil, k.deadline, 10))
 		}
 		s.queueHidden(s.pin.tx.marked(s.srv), []byte("ZADD"), j.AppendDirty(nil, p), []byte("NX"),
-			strconv.AppendInt(nil, time.Now().UnixMilli(), 10), append([]byte{mapping.MarkWritten}, k.key...))
+			strconv.AppendInt(nil, time.Now().UnixMilli(), 10), append([]byte{k.sign}, k.key...))
 	}
 }
 
@@ -349,6 +392,10 @@ func (s *session) queueDel(c *command, req request) {
 	s.settle()
 	var rows []int64
 	for i, k := range d.how {
+		if k.row && k.m.Through {
+			s.abort(s.queueable(c, k.m))
+			return
+		}
 		if k.row {
 			rows = append(rows, int64(i+1))
 		}

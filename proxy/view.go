@@ -46,7 +46,7 @@ func (s *session) view(c *command, req request) bool {
 		v.set, v.resp3 = s.bypassFrom(v.keys[0].m), s.key.proto == 3
 	}
 	v.ttl = ""
-	if k := v.keys[0]; slices.Contains(ttls, c.name) && !k.m.Deny {
+	if k := v.keys[0]; slices.Contains(ttls, c.name) && k.m.WriteBehind() {
 		v.ttl = c.name
 	}
 	v.command = append(v.command[:0], req.raw...)
@@ -229,7 +229,7 @@ func (v *view) checked() {
 		case v.tries > 0:
 		case gone:
 			k.m.Counts.Misses.Add(1)
-		default:
+		case k.there:
 			v.s.srv.hit(k.m, v.key(i))
 		}
 	}

@@ -53,8 +53,15 @@ func (s *session) set(c *command, req request) {
 		s.refuseKnown(err)
 	case m == nil:
 		s.pass(c, req)
+	case m.Through && !w.blind():
+		s.refuseKnown(refused(fmt.Sprintf("SET with NX, XX, GET or KEEPTTL is not supported on rows of %s, which is write = \"through\"; "+
+			"SET it without, nothing was changed", m)))
+	case m.Through:
+		s.writeThrough(req, m, w)
 	case !w.blind():
 		s.change(c, req)
+	case m.OnAbsent:
+		s.writePresent(req, m, w)
 	default:
 		s.write(m, w.key, w.value, w.deadline)
 	}
@@ -66,7 +73,7 @@ func (s *session) writtenBy(c *command, req request) (w written, m *mapping.Mapp
 	if len(args) < 3 || c.name != "SET" && len(args) != 4 {
 		return w, nil, nil
 	}
-	if m = s.mapped(args[1]); m == nil {
+	if m = s.mapped(args[1]); m == nil || m.Cache {
 		return w, nil, nil
 	}
 	w = written{key: args[1], value: args[len(args)-1]}
@@ -177,7 +184,25 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	if !m.Names(key) {
 		return m.Refusal(key)
 	}
+	if m.Through {
+		return nil
+	}
 	return s.srv.gate.Admit()
+}
+
+// markable says why key cannot be written by a command that is only marked for MySQL.
+func (s *session) markable(c *command, m *mapping.Mapping, key []byte) error {
+	if m.Through {
+		return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of %s with write = \"through\"; "+
+			"SET the whole row instead, nothing was changed", c.name, key, m))
+	}
+	return s.writable(m, key)
+}
+
+// apart refuses a command that has rows among its keys, and one that is the clients' own.
+func (s *session) apart(c *command, own []byte) error {
+	return refused(fmt.Sprintf("%s of rows and of %.100q, which is %s, is not supported; send one for each, nothing was changed",
+		c.name, own, opaque(s.mapped(own))))
 }
 
 // denial says why nobody may write m.
@@ -228,7 +253,9 @@ func (s *session) mset(c *command, req request) {
 	pairs := req.args[1:]
 	var first *mapping.Mapping
 	for i := 0; i < len(pairs) && first == nil; i += 2 {
-		first = s.mapped(pairs[i])
+		if first = s.mapped(pairs[i]); first != nil && first.Cache {
+			first = nil
+		}
 	}
 	switch {
 	case first == nil:
@@ -237,6 +264,8 @@ func (s *session) mset(c *command, req request) {
 	case len(pairs)%2 != 0:
 		s.forward(req) // Redis refuses it
 		return
+	case s.msetThrough(req):
+		return
 	}
 	r := &run{s: s}
 	for i := 0; i < len(pairs); i += 2 {
@@ -244,6 +273,8 @@ func (s *session) mset(c *command, req request) {
 		m := s.mapped(key)
 		var err error
 		switch {
+		case m != nil && m.Cache:
+			err = s.apart(c, key)
 		case m == nil && s.srv.journal.Reserved(key):
 			err = s.reserved()
 		case m == nil:

@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"keyrow/test/harness"
 )
 
@@ -133,63 +131,6 @@ func TestMGet(t *testing.T) {
 	}
 	s.Redis.Do("DEL", "acct:5")
 	s.rest()
-}
-
-// A thousand clients that miss one key cost one SELECT, also if a second process has half of them.
-func TestStampede(t *testing.T) {
-	t.Parallel()
-	for _, processes := range []int{1, 2} {
-		t.Run(fmt.Sprint(processes), func(t *testing.T) {
-			const clients = 1000
-			hooks := harness.NewHooks(t, "load.granted")
-			s := openShop(t, harness.Options{Hooks: hooks})
-			all := []*shop{s}
-			if processes == 2 {
-				all = append(all, s.second(nil))
-			}
-			s.sql("INSERT INTO users VALUES (42, 'Ada', NULL, 36, 12.5)")
-
-			var peers []*peer
-			for i := range clients {
-				peers = append(peers, dial(t, all[i%processes].Addr))
-			}
-			peers[0].send(encode("GET", "user:42"))
-			granted := hooks.Wait("load.granted")
-			for _, p := range peers[1:] {
-				p.send(encode("GET", "user:42"))
-			}
-			for _, one := range all {
-				harness.Until(t, "all have asked", func() bool {
-					return one.info("loads") == int64(clients/processes)
-				})
-			}
-			if processes == 2 {
-				harness.Until(t, "the second waits for the lease", func() bool { return all[1].info("lease_waits") > 0 })
-			}
-			granted.Release()
-
-			var group errgroup.Group
-			for _, p := range peers {
-				group.Go(func() error {
-					if got := p.reply(); got != fmt.Sprintf("$%d\r\n%s\r\n", len(ada), ada) {
-						return fmt.Errorf("got %q", got)
-					}
-					return nil
-				})
-			}
-			if err := group.Wait(); err != nil {
-				t.Error(err)
-			}
-			selects := int64(0)
-			for _, one := range all {
-				selects += one.info("selects")
-			}
-			if selects != 1 {
-				t.Errorf("%d SELECTs for one key", selects)
-			}
-			s.rest()
-		})
-	}
 }
 
 // A spelling that is not the one of a value names no row: neither the row of that value nor any other.

@@ -160,7 +160,9 @@ func TestMSet(t *testing.T) {
 		s.refused([]string{"audit", "deny"}, "MSET", "user:1", good, "audit:1", `{"text":"x"}`)
 		s.refused([]string{s.prefix + ":"}, "MSET", "user:1", good, s.prefix+":x", "y")
 		s.refused([]string{"wrong number of arguments"}, "MSET", "user:1", good, "user:2")
-		s.refused([]string{"MSETNX"}, "MSETNX", "plain", "x", "user:1", good)
+		s.refused([]string{"nam"}, "MSETNX", "plain", "x", "user:1", bad)
+		s.refused([]string{s.prefix + ":"}, "MSETNX", s.prefix+":x", "y", "user:1", good)
+		s.want("0", "MSETNX", "plain", "x", "user:1", good, "user:42", good)
 	})
 	s.want("OK", "MSET", "plain", "a", "user:1", `{"name":"one"}`, "user:42", `{"name":"new"}`, "acct:1", `{"n":1,"twin":"1"}`,
 		"plain", "b", "user:1", `{"name":"uno"}`)

@@ -1,20 +1,19 @@
--- release: what the holder of a lease does who could not read the row, so that the next reader need not wait for the
--- lease to run out.
+-- release: what the holder of leases does who could not read, so that the next reader need not wait for them to run out.
 --
--- KEYS  1 aux
--- ARGV  1 token
+-- KEYS  images
+-- ARGV  1 token  2 what the name of an aux key has before the key
 --
--- Returns 1 if the lease was still held, else 0.
+-- Returns the number of leases that were still held.
 
-local aux = redis.pcall('GET', KEYS[1])
-if type(aux) == 'table' then
-  if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then
-    return 0
+local released = 0
+for _, key in ipairs(KEYS) do
+  local aux = ARGV[2] .. key .. '}'
+  local held = redis.pcall('GET', aux)
+  if held == ARGV[1] then
+    released = released + redis.call('DEL', aux)
+  elseif type(held) == 'table' and redis.call('HGET', aux, 'token') == ARGV[1] then
+    redis.call('HDEL', aux, 'token', 'lease')
+    released = released + 1
   end
-  redis.call('HDEL', KEYS[1], 'token', 'lease')
-  return 1
 end
-if aux == ARGV[1] then
-  return redis.call('DEL', KEYS[1])
-end
-return 0
+return released

@@ -2,20 +2,43 @@
 -- meanwhile their residency.
 --
 -- KEYS 1 fence, 2 dirty, 3 flushing, 4 expire, 5 parked, 6 meta, where the marks removed are counted
--- ARGV 1 token, 2 what the name of an aux key has before the key, then three per key: key, residency, how
---   much longer in ms to keep a copy of the image in aux, for when MySQL is down (0: no copy)
+-- ARGV 1 token, 2 what the name of an aux key has before the key, then three per key (for a thousand keys or two at
+--   most): key, residency, how much longer in ms to keep a copy of the image in aux, for when MySQL is down (0: no copy)
 --   residency  > 0 the row is written, the image stays for so many milliseconds
 --              0   the row is written, the image stays
 --              -1  the row is written, the image goes: what MySQL made of it may differ
 --              -2  there was nothing to write
 -- Returns the number of marks removed, or the error FENCED.
 --
--- A deadline is held against the clock of Redis, since PEXPIREAT is too: that of the caller may be off.
+-- A deadline is held against the clock of Redis, since PEXPIREAT is too: that of the caller may be off. Calls for all
+-- keys at once cost a fraction of as many calls.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED the partition has another owner')
 end
 local function drop(key)
   redis.call('DEL', key, ARGV[2] .. key .. '}')
+end
+local keys, written, marks = {}, {}, {}
+for i = 3, #ARGV, 3 do
+  local key = ARGV[i]
+  keys[#keys + 1] = key
+  if ARGV[i + 1] ~= '-2' then
+    written[#written + 1] = key
+  end
+  marks[#marks + 1] = '+' .. key
+  marks[#marks + 1] = '-' .. key
+  marks[#marks + 1] = '?' .. key
+end
+local again, deadlines = {}, {}
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  again = redis.call('ZMSCORE', KEYS[2], unpack(marks))
+end
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  deadlines = redis.call('HMGET', KEYS[4], unpack(keys))
+end
+local removed = redis.call('ZREM', KEYS[3], unpack(marks))
+if #written > 0 and redis.call('EXISTS', KEYS[5]) == 1 then
+  redis.call('HDEL', KEYS[5], unpack(written))
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -29,16 +52,9 @@ local function keep(key, deadline, longer)
     redis.call('PEXPIREAT', aux, last)
   end
 end
-local removed = 0
-for i = 3, #ARGV, 3 do
-  local key, residency, longer = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  removed = removed + redis.call('ZREM', KEYS[3], '+' .. key, '-' .. key, '?' .. key)
-  if residency ~= -2 then
-    redis.call('HDEL', KEYS[5], key)
-  end
-  local again = redis.call('ZMSCORE', KEYS[2], '+' .. key, '-' .. key, '?' .. key)
-  if not (again[1] or again[2] or again[3]) then
-    local deadline = redis.call('HGET', KEYS[4], key)
+for i, key in ipairs(keys) do
+  if not (again[3 * i - 2] or again[3 * i - 1] or again[3 * i]) then
+    local residency, longer, deadline = tonumber(ARGV[3 * i + 1]), tonumber(ARGV[3 * i + 2]), deadlines[i]
     if deadline then
       redis.call('HDEL', KEYS[4], key)
     end
@@ -56,7 +72,7 @@ for i = 3, #ARGV, 3 do
         keep(key, tonumber(deadline), longer)
       end
     elseif residency > 0 then
-      redis.call('PEXPIRE', key, ARGV[i + 1])
+      redis.call('PEXPIRE', key, ARGV[3 * i + 1])
       keep(key, now + residency, longer)
     end
   end

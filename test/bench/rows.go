@@ -1,15 +1,21 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/tidwall/redcon"
 	"golang.org/x/sync/errgroup"
+
+	"keyrow/test/harness"
 )
 
 // rowClients is how many clients write and read rows.
@@ -71,8 +77,15 @@ func coldRead(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer k.kill()
-	rdb := client(k.addr, rowClients)
-	defer rdb.Close()
+	readers := make(chan *reader, rowClients)
+	for range rowClients {
+		r, err := newReader(ctx, k.addr)
+		if err != nil {
+			return err
+		}
+		defer r.conn.Close()
+		readers <- r
+	}
 	db.SetMaxOpenConns(rowClients)
 	db.SetMaxIdleConns(rowClients)
 
@@ -83,7 +96,11 @@ func coldRead(ctx context.Context, b *bench) error {
 		return db.QueryRowContext(ctx, "SELECT id, name, email, balance FROM people WHERE id = ?", firstID+i).
 			Scan(&id, &name, &email, &balance)
 	}
-	gets := func(ctx context.Context, i int) error { return rdb.Get(ctx, personKey(i)).Err() }
+	gets := func(_ context.Context, i int) error {
+		r := <-readers
+		defer func() { readers <- r }()
+		return r.get(personKey(i))
+	}
 	forget := func(ctx context.Context) error { return b.forget(ctx, rows) }
 	read := func(one func(context.Context, int) error) func(context.Context) (outcome, error) {
 		return func(ctx context.Context) (outcome, error) {
@@ -97,6 +114,45 @@ func coldRead(ctx context.Context, b *bench) error {
 			{name: "SELECT", run: read(selects)},
 			{name: "keyrow", proxy: k, before: forget, run: read(gets)},
 		})
+}
+
+// reader is a client that reads one key at a time, and costs the machine next to nothing besides: what a client's library
+// costs would be measured with the server, and is another in every language.
+type reader struct {
+	conn net.Conn
+	in   *bufio.Reader
+	out  []byte
+}
+
+func newReader(ctx context.Context, addr string) (*reader, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	return &reader{conn: conn, in: bufio.NewReader(conn)}, nil
+}
+
+// get reads a key that has a value.
+func (r *reader) get(key string) error {
+	r.out = redcon.AppendArray(r.out[:0], 2)
+	r.out = redcon.AppendBulkString(r.out, "GET")
+	r.out = redcon.AppendBulkString(r.out, key)
+	if err := r.conn.SetDeadline(time.Now().Add(harness.Patience)); err != nil {
+		return err
+	}
+	if _, err := r.conn.Write(r.out); err != nil {
+		return err
+	}
+	head, err := r.in.ReadSlice('\n')
+	if err != nil {
+		return err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(string(head), "$")))
+	if err != nil || n < 0 {
+		return fmt.Errorf("GET %s is answered %q", key, head)
+	}
+	_, err = r.in.Discard(n + len("\r\n"))
+	return err
 }
 
 // forget drops the images of rows 0 to n-1 that are in Redis.

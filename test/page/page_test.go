@@ -60,7 +60,7 @@ func serve(t *testing.T) *harness.Keyrow {
 			c.Get(ctx, fmt.Sprint("user:", n%600))
 			c.Get(ctx, fmt.Sprintf("order:%d:%d", n%5, n%40))
 			c.Set(ctx, fmt.Sprintf("order:%d:%d", n%7, n%50), fmt.Sprintf(`{"amount":%d.50}`, n%1000), 0)
-			c.ZRevRange(ctx, "rank:users", 0, 2)
+			c.Do(ctx, "ZREVRANGE", "rank:users", 0, 2)
 			c.HSet(ctx, "session", "n", n)
 			select {
 			case <-ctx.Done():

@@ -1,0 +1,202 @@
+package proxy
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"keyrow/mapping"
+)
+
+//go:embed lua/set.lua
+var setScript []byte
+
+var setSHA = scriptName(setScript)
+
+// writeThrough serves a SET of a row that is written to MySQL first.
+func (s *session) writeThrough(req request, m *mapping.Mapping, w written) {
+	change, err := s.rowOf(m, w)
+	switch {
+	case err != nil:
+		s.refuseKnown(err)
+	case s.entitled(req):
+		s.through(change)
+	}
+}
+
+// writePresent serves a SET of a row that is written to MySQL first only if it is not in Redis.
+func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
+	change, err := s.rowOf(m, w)
+	if err != nil {
+		s.refuseKnown(err)
+		return
+	}
+	if !s.admitted() {
+		return
+	}
+	s.settle()
+	s.beforeWrite()
+	j, key := s.srv.journal, change.Key
+	p := j.Partition(key)
+	asked := false
+	for range maxViews {
+		reply, err := s.eval(setScript, setSHA, [][]byte{[]byte("6"), key, j.AppendAux(nil, key), j.AppendDirty(nil, p), j.AppendFlushing(nil, p),
+			j.AppendParked(nil, p), j.AppendExpire(nil, p), change.Image, strconv.AppendInt(nil, change.Deadline, 10),
+			strconv.AppendInt(nil, time.Now().UnixMilli(), 10)})
+		var done []int64
+		if err == nil {
+			done, err = integers(reply)
+		}
+		switch {
+		case err != nil:
+			s.refuseKnown(err)
+			return
+		case done[0] == 1:
+			s.srv.gate.Marked(int(done[1]))
+			s.srv.stats.Writes.Add(1)
+			s.answer([]byte("+OK\r\n"))
+			return
+		}
+		if !asked && !s.entitled(req) {
+			return
+		}
+		asked = true
+		if s.through(change) {
+			return
+		}
+	}
+	s.refuse(refused("the key is written and leaves redis again and again; nothing was applied, try again"))
+}
+
+// rowOf is a row as SET wants it; what it points to is its own.
+func (s *session) rowOf(m *mapping.Mapping, w written) (mapping.Change, error) {
+	c := mapping.Change{Mapping: m, Key: bytes.Clone(w.key), Deadline: w.deadline}
+	err := s.writable(m, w.key)
+	if err == nil {
+		c.Image, err = m.Canonical(nil, w.key, w.value)
+	}
+	return c, err
+}
+
+// through makes changes in MySQL and answers the client. It is false, and nothing is done, if one of them has to go
+// behind another one that is in the journal and that its mapping lets it overtake.
+func (s *session) through(changes ...mapping.Change) bool {
+	s.settle()
+	s.beforeWrite()
+	s.stepAside()
+	_, err := s.srv.writer.Write(changes)
+	switch {
+	case errors.Is(err, mapping.ErrWaits) && !changes[0].Mapping.Through:
+		return false
+	case errors.Is(err, mapping.ErrWaits):
+		s.refuse(refused(err.Error() + ", from when its mapping was write = \"behind\"; nothing was applied, try again once it is flushed"))
+	case err != nil:
+		s.refuse(err)
+	default:
+		s.srv.stats.Writes.Add(int64(len(changes)))
+		s.answer([]byte("+OK\r\n"))
+	}
+	return true
+}
+
+// msetThrough serves an MSET with rows that are written to MySQL first. It is false if there are none.
+func (s *session) msetThrough(req request) bool {
+	pairs := req.args[1:]
+	var changes []mapping.Change
+	var other []byte
+	for i := 0; i < len(pairs); i += 2 {
+		m := s.mapped(pairs[i])
+		if m == nil || !m.Through {
+			other = pairs[i]
+			continue
+		}
+		change, err := s.rowOf(m, written{key: pairs[i], value: pairs[i+1]})
+		if err != nil {
+			s.refuseKnown(err)
+			return true
+		}
+		changes = append(changes, change)
+	}
+	switch {
+	case len(changes) == 0:
+		return false
+	case other != nil:
+		s.refuseKnown(refused(fmt.Sprintf("MSET of rows that are write = \"through\" and of %.100q, which is not, is not supported; "+
+			"send one for each, nothing was changed", other)))
+	case s.entitled(req):
+		s.through(changes...)
+	}
+	return true
+}
+
+// errAnswered says that the client has its answer.
+var errAnswered = errors.New("answered")
+
+// through deletes the rows that are deleted in MySQL first, and returns how many of them were there; what is left of the
+// deletion are their images.
+func (d *deletion) through(s *session, req request) (int64, error) {
+	var changes []mapping.Change
+	for i := range d.how {
+		if k := &d.how[i]; k.row && k.m.Through {
+			changes = append(changes, mapping.Change{Mapping: k.m, Key: d.keys[i]})
+			k.row = false
+		}
+	}
+	if len(changes) == 0 {
+		return 0, nil
+	}
+	if !s.entitled(req) {
+		return 0, errAnswered
+	}
+	s.stepAside()
+	deleted, err := s.srv.writer.Write(changes)
+	s.srv.stats.Deletes.Add(deleted)
+	return deleted, err
+}
+
+// queueable refuses what cannot be undone if EXEC fails.
+func (s *session) queueable(c *command, m *mapping.Mapping) error {
+	if !m.Through {
+		return nil
+	}
+	return refused(fmt.Sprintf("%s inside MULTI is not supported on rows of %s, which is write = \"through\"; send it outside", c.name, m))
+}
+
+// entitled asks Redis whether it would run the command, for it is keyrow's own rights that the row is written with. If
+// not, the client gets Redis's answer.
+func (s *session) entitled(req request) bool {
+	if !s.admitted() {
+		return false
+	}
+	if !s.pinned() {
+		return s.permitted()
+	}
+	s.settle()
+	s.stepAside()
+	reply, err := s.srv.upstream.tryQueued(s.key, req.args...)
+	switch {
+	case err != nil:
+		s.refuse(notApplied(err))
+	case reply[0] == '-':
+		s.answer(reply)
+	default:
+		return true
+	}
+	return false
+}
+
+// tryQueued is try for a command that is queued and not run.
+func (u *upstream) tryQueued(key laneKey, args ...[]byte) ([]byte, error) {
+	conn, err := u.connect(key)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	if reply, err := u.ask(conn, []byte("MULTI")); err != nil || reply[0] == '-' {
+		return reply, err
+	}
+	return u.ask(conn, args...)
+}
