@@ -198,6 +198,9 @@ var states = map[string]string{"none": history.None, "negative": history.None, "
 var loadPoints = []string{"load.granted", "load.selected", "load.filled"}
 var flushPoints = []string{"flush.swept", "flush.read", "flush.before-commit", "flush.committed", "flush.settled"}
 
+// mostRounds is how many rounds of loads of one mapping a process has under way at most.
+const mostRounds = 4
+
 // holds are the operations that are held, the points they pass and the states in which they do.
 var holds = []struct {
 	what           string
@@ -336,25 +339,28 @@ func (x *interleaving) batch(c cell, state, held, point string) {
 	var main, beside sync.WaitGroup // the operations that are held, and the others
 	var left atomic.Int64           // cases whose other operations are not done
 
+	var primers []*harness.Stop
 	loads := slices.Contains(loadPoints, point)
 	switch {
 	case held == "flush":
 		x.hooks.Arm(point)
 		main.Go(func() { x.must(x.shop, c, held, cases[0], 0) })
 	case loads:
-		// They join while the round of another key is under way, and so make up the next.
-		primer := &oneCase{key: c.key(1 << 40), via: x.shop}
-		x.Redis.Do("DEL", primer.key, x.prefix+":aux:{"+primer.key+"}")
+		// They join while as many rounds as there may be are under way with other keys, and so make up the next.
 		x.hooks.Arm("load.filled")
-		main.Go(func() { x.must(x.shop, c, "read", primer, 0) })
-		first := x.hooks.Wait("load.filled")
+		for i := range mostRounds {
+			primer := &oneCase{key: c.key(1<<40 + i), via: x.shop}
+			x.Redis.Do("DEL", primer.key, x.prefix+":aux:{"+primer.key+"}")
+			main.Go(func() { x.must(x.shop, c, "read", primer, 0) })
+			primers = append(primers, x.hooks.Wait("load.filled"))
+		}
 		x.hooks.Arm()
 		for _, k := range cases {
 			main.Go(func() { x.must(x.shop, c, held, k, 0) })
 		}
-		harness.Until(x.t, "all have joined", func() bool { return x.info("waiting_loads") == int64(1+len(cases)) })
+		harness.Until(x.t, "all have joined", func() bool { return x.info("waiting_loads") == int64(mostRounds+len(cases)) })
 		x.hooks.Arm(point)
-		first.Release()
+		primers[0].Release()
 	default:
 		x.hooks.Arm(point)
 		for _, k := range cases {
@@ -368,6 +374,10 @@ func (x *interleaving) batch(c cell, state, held, point string) {
 		}
 	}
 	x.hooks.Arm()
+
+	for _, primer := range primers {
+		primer.Release()
+	}
 
 	left.Store(int64(len(cases)))
 	for _, k := range cases {
