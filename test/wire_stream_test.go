@@ -53,7 +53,7 @@ func TestLargeValuesFlow(t *testing.T) {
 			t.Fatalf("behind %v a GET is answered %.80q", c.args, got)
 		}
 	}
-	s.grown("large requests", before, 64*mib)
+	s.grown("large requests", before, 100*mib)
 	// Rows and keyrow's own keys are looked at whole, and refused as ever.
 	s.refused([]string{"SETRANGE", "not supported"}, "SETRANGE", "user:1", "0", strings.Repeat("x", 2*mib))
 	s.refused([]string{"keyrow's own"}, "SET", s.prefix+":x", strings.Repeat("x", 2*mib))
