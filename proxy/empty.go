@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -90,7 +91,11 @@ func (s *session) runEmpty(args [][]byte) (reply []byte, left []int64, err error
 	key := s.key
 	key.db = s.srv.up.DB
 	reply, err = s.try(key, append(words, args...)...)
-	if err != nil {
+	var sent unanswered
+	switch {
+	case errors.As(err, &sent):
+		return nil, nil, upstreamError("connection to redis lost, so it is unknown whether the command was applied: " + err.Error())
+	case err != nil:
 		return nil, nil, notApplied(err)
 	}
 	if reply[0] == '*' {

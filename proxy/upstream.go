@@ -385,6 +385,11 @@ func (u *upstream) ask(conn net.Conn, args ...[]byte) ([]byte, error) {
 	}
 }
 
+// unanswered is the error of try for a command that was sent, so that it is unknown whether it was run.
+type unanswered struct{ error }
+
+func (e unanswered) Unwrap() error { return e.error }
+
 // try runs a command on a connection of its own under key and returns the reply, or Redis's refusal of key.
 func (u *upstream) try(key laneKey, args ...[]byte) ([]byte, error) {
 	conn, err := u.connect(key)
@@ -396,5 +401,9 @@ func (u *upstream) try(key laneKey, args ...[]byte) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
-	return u.ask(conn, args...)
+	reply, err := u.ask(conn, args...)
+	if err != nil {
+		return nil, unanswered{err}
+	}
+	return reply, nil
 }
