@@ -163,8 +163,8 @@ func (t *Commands) row(name string) *command {
 	return c.subs[sub]
 }
 
-// dispatch decides what becomes of one command. From here a GET goes on in read.go, a SET in write.go, a MULTI in tx.go,
-// and whatever touches no mapped key through pass to the lane.
+// dispatch decides what becomes of one command. From here a GET goes on in read.go, a SET in write.go and run.go, a MULTI
+// in tx.go, and whatever touches no mapped key through pass to the lane.
 func (s *session) dispatch(req request) {
 	c := s.lookUp(req.args)
 	s.command = req.raw
