@@ -55,7 +55,17 @@ func (s *session) del(c *command, req request) {
 		return
 	}
 	s.scratch = redcon.AppendInt(s.scratch[:0], there+deleted)
-	s.answer(s.scratch)
+	s.answerWritten(d.durability(), 1, s.scratch)
+}
+
+// durability is what the deletion of the rows has to have.
+func (d *deletion) durability() (all mapping.Durability) {
+	for _, k := range d.how {
+		if k.row {
+			all = all.With(k.m.Durability)
+		}
+	}
+	return all
 }
 
 // deletionOf reads a DEL or UNLINK; it is nil if no key is mapped.
