@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -24,6 +25,10 @@ type Replicas interface {
 // says so, in place of the reply: there is no way to take the write back.
 //
 // Which primary has made a write is known from the connection that its reply came over. It says so once it is made.
+
+func (s *Server) durable() bool {
+	return slices.ContainsFunc(s.maps.Load().All(), func(m *mapping.Mapping) bool { return m.Durability.Replicas > 0 })
+}
 
 // primary is what a connection says about who is at its other end; nil: nobody knows.
 type primary struct{ atomic.Pointer[string] }
@@ -49,7 +54,7 @@ var infoReplication = [][]byte{[]byte("INFO"), []byte("replication")}
 
 // recognise asks a new connection of l who is at its other end, if anybody wants to know.
 func (l *lane) recognise(conn net.Conn) error {
-	if !l.up.durable {
+	if !l.up.durable() {
 		return nil
 	}
 	reply, err := l.up.ask(conn, infoReplication...)

@@ -155,15 +155,12 @@ func New(o Options) *Server {
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)
-	s.upstream.dismissed, s.upstream.bypassable = s.dismissed, s.bypassable
+	s.upstream.dismissed, s.upstream.bypassable, s.upstream.durable = s.dismissed, s.bypassable, s.durable
 	s.upstream.stats, s.upstream.timed = &s.stats, o.Timed
 	if s.upstream.timed == nil {
 		s.upstream.timed = func(time.Duration, time.Duration) {}
 	}
 	s.maps.Store(o.Mappings)
-	for _, m := range o.Mappings.All() {
-		s.upstream.durable = s.upstream.durable || m.Durability.Replicas > 0
-	}
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
 	}

@@ -99,8 +99,8 @@ type upstream struct {
 	loops []*loop
 	stats *Stats
 	timed func(upstream, own time.Duration)
-	// durable says that there are mappings with durability = "replicas".
-	durable bool
+	// durable reports whether there are mappings with durability = "replicas".
+	durable func() bool
 	// dismissed closes the sessions of a lane set.
 	dismissed func(*laneSet)
 	// bypassable are the mappings that are read without Redis if need be.
