@@ -51,6 +51,7 @@ type lane struct {
 	expected uint64 // replies to everything that was queued since the connection was made
 
 	private *private // what makes it the lane of one session; nil: shared
+	primary primary
 
 	// The reader's own; on a loop, guarded by reading.
 	reading   sync.Mutex
@@ -102,7 +103,10 @@ func (l *lane) serve() {
 	for !l.isClosed() {
 		conn, err := l.up.connect(l.set.key)
 		if err == nil {
-			if err = l.up.learn(conn, l.set); err != nil {
+			if err = l.up.learn(conn, l.set); err == nil {
+				err = l.recognise(conn)
+			}
+			if err != nil {
 				_ = conn.Close()
 			}
 		}

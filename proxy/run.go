@@ -34,6 +34,7 @@ const (
 type run struct {
 	s     *session
 	each  bool // every write is a command with a reply of its own; otherwise all are one command
+	d     mapping.Durability
 	sets  []blindSet
 	data  []byte   // keys and images
 	plain [][]byte // keys and values of unmapped keys, aliasing the request
@@ -232,14 +233,27 @@ func (r *run) reply(l *lane, b []byte) {
 	}
 	r.s.srv.wrote(len(r.sets), marked)
 	if !r.each {
-		r.done([]byte("+OK\r\n"), 1)
+		r.written(l, []byte("+OK\r\n"))
 		return
 	}
 	answer := make([]byte, 0, 128)
 	for i := range r.sets {
 		answer = append(answer, elems[i]...)
 	}
-	r.done(answer, len(r.sets))
+	r.written(l, answer)
+}
+
+// written delivers the replies to writes that were applied.
+func (r *run) written(l *lane, b []byte) {
+	n := r.replies()
+	if r.d.Replicas == 0 {
+		r.done(b, n)
+		return
+	}
+	r.over()
+	r.s.deliverWritten(receipt{l, l.primary.name(), r.d, len(r.sets)}, b, n, func(err error) []byte {
+		return bytes.Repeat(appendError(nil, err), n)
+	})
 }
 
 // aborted handles an EXEC that Redis refused: nothing of the run was applied.
@@ -266,7 +280,7 @@ func (r *run) again(l *lane) {
 	var entries []entry
 	now := time.Now().UnixMilli()
 	for i, set := range r.sets {
-		one := &run{s: r.s, each: true}
+		one := &run{s: r.s, each: true, d: r.d}
 		one.add(r.key(i), r.image(i), set.deadline)
 		wire = one.encode(wire, now)
 		entries = append(entries, entry{s: r.s, op: &retried{run: one, last: i == len(r.sets)-1}, n: one.steps})
@@ -308,10 +322,15 @@ func (r *run) finish(err error) {
 	r.done(bytes.Repeat(one, n), n)
 }
 
-// done delivers the replies; before that, what waits for the end of a shared run may go on.
+// done delivers the replies.
 func (r *run) done(b []byte, replies int) {
+	r.over()
+	r.s.deliver(b, replies)
+}
+
+// over lets go on what waits for the end of a shared run.
+func (r *run) over() {
 	if r.each && len(r.sets) > 1 {
 		r.s.mixed.Store(false)
 	}
-	r.s.deliver(b, replies)
 }

@@ -63,7 +63,8 @@ type session struct {
 	mixed    atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
 	quit     bool
 
-	command []byte // the command being dispatched, as RESP
+	command    []byte  // the command being dispatched, as RESP
+	latestCall receipt // where the latest call was answered
 
 	latest     *command // the row of the last command without subcommands
 	latestName string   // how the client wrote its name

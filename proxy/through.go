@@ -57,7 +57,7 @@ func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
 		case done[0] == 1:
 			s.srv.gate.Marked(int(done[1]))
 			s.srv.stats.Writes.Add(1)
-			s.answer([]byte("+OK\r\n"))
+			s.answerWritten(m.Durability, 1, []byte("+OK\r\n"))
 			return
 		}
 		if !asked && !s.entitled(req) {

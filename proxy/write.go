@@ -158,9 +158,12 @@ func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 		return
 	}
 	s.beforeWrite()
+	if s.run != nil && s.run.d != m.Durability {
+		s.endRun()
+	}
 	if s.run == nil {
 		s.behindRun()
-		s.run = &run{s: s, each: true}
+		s.run = &run{s: s, each: true, d: m.Durability}
 	}
 	s.run.add(key, s.scratch, deadline)
 	if s.pinned() {
@@ -183,6 +186,11 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	}
 	if m.Through {
 		return nil
+	}
+	if m.Durability.Replicas > 0 {
+		if err := s.tellable(m); err != nil {
+			return err
+		}
 	}
 	return s.srv.gate.Admit()
 }
@@ -282,6 +290,7 @@ func (s *session) mset(c *command, req request) {
 			}
 			if err == nil {
 				r.add(key, s.scratch, 0)
+				r.d = r.d.With(m.Durability)
 			}
 		}
 		if err != nil {
