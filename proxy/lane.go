@@ -43,6 +43,9 @@ type lane struct {
 	out      []byte
 	spare    []byte
 	fifo     []entry
+	run      *run   // writes of sessions that are sent together, in out by the time it is flushed
+	runs     uint64 // the number of run, or of the last one
+	spareRun []byte // what runs are encoded in
 	unsent   bool   // the loop will flush
 	untaken  []byte // what the socket did not take; it is written before anything else
 	full     bool   // the socket took no more and has not said since that it does
@@ -290,16 +293,23 @@ func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 		l.probe.arm(s)
 	}
 	later := s.leads && l.point != nil && len(l.out) < laneFlush
-	if later && !l.unsent {
-		// With what other sessions add before the loop is through with them.
-		l.unsent = true
-		s.point.loop.unsent = append(s.point.loop.unsent, l)
+	if later {
+		l.flushLater(s)
 	}
 	l.mu.Unlock()
 	if !later {
 		l.flush()
 	}
 	return err
+}
+
+// flushLater has the loop that s leads flush the lane, with what other sessions add before the loop is through with them;
+// mu is held.
+func (l *lane) flushLater(s *session) {
+	if !l.unsent {
+		l.unsent = true
+		s.point.loop.unsent = append(s.point.loop.unsent, l)
+	}
 }
 
 func (l *lane) crowded() bool {
