@@ -378,10 +378,9 @@ func (r *run) over() {
 // join leaves the run at hand to the lane, and reports whether it did: the run is all that the session has to send.
 func (s *session) join() bool {
 	r := s.run
-	if r == nil || !r.each || r.d.Replicas > 0 || !s.leads || len(s.batch.entries) > 0 || len(r.data) > laneFlush {
+	if r == nil || !r.each || r.d.Replicas > 0 || !s.leads || len(s.batch.entries) > 0 || len(r.data) > laneFlush || s.srv.hooked {
 		return false
 	}
-	s.at("set.before-exec")
 	s.owed += int64(len(r.sets))
 	if !s.lane.join(s, r) {
 		s.owed -= int64(len(r.sets))
