@@ -201,7 +201,7 @@ func (s *session) editAppend(m *mapping.Mapping, args [][]byte) (func(old []byte
 	}, nil
 }
 
-func (s *session) editAdd(m *mapping.Mapping, args [][]byte) (func(old []byte) (edit, error), error) {
+func (s *session) editAdd(_ *mapping.Mapping, args [][]byte) (func(old []byte) (edit, error), error) {
 	by, ok := int64(1), true
 	if len(args) > 2 {
 		by, ok = parseInt(args[2])
