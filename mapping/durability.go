@@ -19,6 +19,7 @@ func (d Durability) With(other Durability) Durability {
 // ErrOtherPrimary says that Redis has another primary than the one that made a write.
 var ErrOtherPrimary = errors.New("redis has another primary since")
 
+// Defaults of the durability of a mapping.
 const (
 	DefaultDurability      = "redis"
 	DefaultReplicasTimeout = time.Second

@@ -92,6 +92,9 @@ func (s *session) change(c *command, req request) {
 	case !wellFormed(c, req.args):
 		s.forward(req)
 		return
+	case m.Through && !(c.name == "GETDEL" && !m.DeleteRow):
+		s.changeThrough(c, req, m)
+		return
 	}
 	x, err := s.changeBy(c, m, req.args)
 	if err == nil {
@@ -146,7 +149,7 @@ func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*chan
 		}
 		return x, x.set(&w)
 	}
-	if !takes(m, c) || m.Through {
+	if !takes(m, c) || m.Through && (c.name != "GETDEL" || m.DeleteRow) {
 		return nil, s.objectionTo(c, s.srv.maps.Load(), x.key)
 	}
 	if err := s.writable(m, x.key); err != nil {

@@ -100,6 +100,7 @@ func (o *outbox) hold() *hole {
 	h := &hole{}
 	o.mu.Lock()
 	o.held = append(o.held, h)
+	o.account(0) // a session may wait for what comes with the reply, and not for the reply itself: see run.over
 	o.mu.Unlock()
 	return h
 }

@@ -44,6 +44,9 @@ type Writer interface {
 	// there. The error goes to the client as that of Loader does; it is mapping.ErrWaits if a key has to be written
 	// otherwise, and nothing was changed then.
 	Write(changes []mapping.Change) (deleted int64, err error)
+	// Change writes the row of key as compute says, which is given the image that it has, nil if there is none, while
+	// nobody else can write it; unless that says to write nothing. It may be called several times, and the last time counts.
+	Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) error
 }
 
 // Gate says whether the journal takes more marks.

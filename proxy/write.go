@@ -51,8 +51,7 @@ func (s *session) set(c *command, req request) {
 	case m == nil:
 		s.pass(c, req)
 	case m.Through && !w.blind():
-		s.refuseKnown(refused(fmt.Sprintf("SET with NX, XX, GET or KEEPTTL is not supported on rows of %s, which is write = \"through\"; "+
-			"SET it without, nothing was changed", m)))
+		s.changeThrough(c, req, m)
 	case m.Through:
 		s.writeThrough(req, m, w)
 	case !w.blind():
