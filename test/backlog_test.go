@@ -34,7 +34,7 @@ type backlog struct {
 const (
 	backlogClients = 8
 	backlogPipe    = 100
-	backlogRate    = 5000 // writes a second
+	backlogRate    = 5000 // writes a second, with -backlog.time
 	backlogSpare   = 1000 // room in the journal beyond the keys; those of a flush that failed are in it twice
 )
 
