@@ -46,7 +46,8 @@ func TestRedisForgets(t *testing.T) {
 			harness.Until(t, "what it has is flushed", func() bool { return s.show("KEYROW", "FLUSH", 30000) == "0" })
 
 			kept := 0 // writes that Redis has not forgotten: the first ones
-			for ; strings.Contains(s.show("GET", fmt.Sprint("user:", kept)), `"new"`); kept++ {
+			for strings.Contains(s.show("GET", fmt.Sprint("user:", kept)), `"new"`) {
+				kept++
 			}
 			if kept == 0 || kept == n {
 				t.Fatalf("redis has %d writes of %d", kept, n)
