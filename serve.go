@@ -205,7 +205,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	})
 	writer := backend.NewWriter(backend.WriterOptions{
 		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Altered: watch.Ask,
-		Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Log: log, Hook: hook,
+		Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Written: metrics.WrittenThrough, Log: log, Hook: hook,
 	})
 	replicas, err := backend.NewReplicas(c.Redis, journal.Keys(), metrics.Replicated)
 	if err != nil {
@@ -226,8 +226,9 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	metrics.Pool(p.db, "read")
 	metrics.Pool(owners, "flush")
+	metrics.Pool(through, "through")
 	desk := admin.New(admin.Options{
-		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader, Replicas: replicas,
+		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader, Replicas: replicas, Writer: writer,
 		Mappings: watch.Mappings, MaxPending: c.Journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
 		Checks: checks(p, watch, flusher), Parking: journal, Log: log,
 	})

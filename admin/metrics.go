@@ -28,6 +28,7 @@ type Metrics struct {
 	selects, selectKeys  *prometheus.HistogramVec
 	flush, flushKeys     prometheus.Histogram
 	waits, waitWrites    prometheus.Histogram
+	through, throughRows prometheus.Histogram
 }
 
 // NewMetrics returns Metrics with nothing in them but what there is to know of the process.
@@ -55,13 +56,18 @@ func NewMetrics(version string) *Metrics {
 		waits: prometheus.NewHistogram(histogram("replica_wait_duration_seconds",
 			"Time that Redis took for one WAIT for its replicas, durability = \"replicas\".", durations)),
 		waitWrites: prometheus.NewHistogram(histogram("replica_wait_writes", "Writes that shared one such WAIT.", keys)),
+		through: prometheus.NewHistogram(histogram("through_duration_seconds",
+			"Time of a write that goes to MySQL before it is answered, from its first statement until Redis shows it; failed ones not "+
+				"included.", durations)),
+		throughRows: prometheus.NewHistogram(histogram("through_rows", "Rows of such a write.", keys)),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "keyrow", Name: "build_info", Help: "Always 1; the labels say what was built.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.waits, m.waitWrites, build,
+	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.waits, m.waitWrites,
+		m.through, m.throughRows, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -89,6 +95,12 @@ func (m *Metrics) Flushed(keys int, took time.Duration) {
 func (m *Metrics) Replicated(writes int, took time.Duration) {
 	m.waits.Observe(took.Seconds())
 	m.waitWrites.Observe(float64(writes))
+}
+
+// WrittenThrough is for backend.WriterOptions.Written.
+func (m *Metrics) WrittenThrough(rows int, took time.Duration) {
+	m.through.Observe(took.Seconds())
+	m.throughRows.Observe(float64(rows))
 }
 
 // Pool shows the connections of a pool to MySQL.
@@ -154,6 +166,10 @@ var (
 	descStatements = describe("flush_statements_total", "Statements sent for that, failed ones included.", "kind")
 	descRetries    = describe("flush_retries_total", "Batches that failed and are tried again, by class of the failure.", "class")
 	descDeferred   = describe("flush_deferred_total", "Keys put back, since their rows wait for another row, a lock or a table.")
+
+	descThrough        = describe("through_statements_total", "Statements sent for writes that go to MySQL before they are answered, failed ones included.", "kind")
+	descThroughRetries = describe("through_retries_total", "Such writes that were tried again, since they fell to a deadlock.")
+	descThroughFails   = describe("through_failures_total", "Such writes that were answered with an error, by class of the failure.", "class")
 )
 
 // states are the gauges and counters that are read off the parts of keyrow for each scrape.
@@ -258,6 +274,14 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 		counter(descRetries, f.Retried[i], class)
 	}
 	counter(descDeferred, f.Deferred)
+
+	w := &st.through
+	counter(descThrough, w.Upserts, "upsert")
+	counter(descThrough, w.Deletes, "delete")
+	counter(descThroughRetries, w.Retries)
+	for i, class := range backend.ThroughFailures {
+		counter(descThroughFails, w.Failed[i], class)
+	}
 }
 
 func truth(b bool) float64 {

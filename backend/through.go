@@ -61,14 +61,51 @@ type Writer struct {
 	mappings func() *mapping.Set
 	altered  func()
 	lease    time.Duration
+	written  func(rows int, took time.Duration)
 	hook     func(point string)
 	log      zerolog.Logger
+	stats    throughStats
 
 	token  string // start of every token
 	tokens atomic.Uint64
 }
 
-// WriterOptions are what a Writer works on. All but Altered, Hook and Log are required.
+// ThroughFailures are the classes of failed writes: a lock that was not let go or deadlocks, another failure of MySQL
+// that passes, a row that MySQL refused, a table that is not what its mapping says, a COMMIT that was not answered, and
+// Redis.
+var ThroughFailures = [...]string{"lock", "mysql", "row", "table", "unknown", "redis"}
+
+const (
+	failLock = iota
+	failMySQL
+	failRow
+	failTable
+	failUnknown
+	failRedis
+)
+
+type throughStats struct {
+	upserts, deletes, retries atomic.Int64
+	failed                    [len(ThroughFailures)]atomic.Int64
+}
+
+// ThroughStats are counters since the start of the process.
+type ThroughStats struct {
+	Upserts, Deletes int64                       // statements, failed ones included
+	Retries          int64                       // writes tried again because of a deadlock
+	Failed           [len(ThroughFailures)]int64 // writes that the client was told have failed, as ThroughFailures has them
+}
+
+// Stats is cheap: it asks no server.
+func (w *Writer) Stats() ThroughStats {
+	s := ThroughStats{Upserts: w.stats.upserts.Load(), Deletes: w.stats.deletes.Load(), Retries: w.stats.retries.Load()}
+	for c := range w.stats.failed {
+		s.Failed[c] = w.stats.failed[c].Load()
+	}
+	return s
+}
+
+// WriterOptions are what a Writer works on. All but Altered, Written, Hook and Log are required.
 type WriterOptions struct {
 	Redis    *redis.Client
 	DB       *sql.DB // the pool of OpenThrough
@@ -77,6 +114,9 @@ type WriterOptions struct {
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
 	Lease   time.Duration // ThroughLease
+	// Written is told of every write that was committed: how many rows it had, and how long it took until Redis showed
+	// them; it must not block.
+	Written func(rows int, took time.Duration)
 	// Hook is called at the points named above.
 	Hook func(point string)
 	Log  zerolog.Logger
@@ -90,8 +130,11 @@ func NewWriter(o WriterOptions) *Writer {
 	if o.Altered == nil {
 		o.Altered = func() {}
 	}
+	if o.Written == nil {
+		o.Written = func(int, time.Duration) {}
+	}
 	return &Writer{
-		rdb: o.Redis, db: o.DB, journal: o.Journal, mappings: o.Mappings, altered: o.Altered, lease: o.Lease, hook: o.Hook,
+		rdb: o.Redis, db: o.DB, journal: o.Journal, mappings: o.Mappings, altered: o.Altered, lease: o.Lease, written: o.Written, hook: o.Hook,
 		log: o.Log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second}), token: rand.Text() + ":",
 	}
 }
@@ -107,11 +150,18 @@ func (w *Writer) Write(changes []mapping.Change) (deleted int64, err error) {
 			return 0, err
 		}
 	}
-	for range throughTries {
+	start := time.Now()
+	for try := range throughTries {
+		if try > 0 {
+			w.stats.retries.Add(1)
+		}
 		deleted, err = w.write(context.Background(), func(*sql.Conn) ([]*item, []mapping.Change, error) { return items, changes, nil })
 		if mysqlCode(err) != errDeadlock {
 			break
 		}
+	}
+	if err == nil {
+		w.written(len(items), time.Since(start))
 	}
 	return deleted, w.told(err)
 }
@@ -143,7 +193,11 @@ func itemOf(c mapping.Change) (it *item, err error) {
 // their INSERTs wait for each other until MySQL ends one of them; or the later INSERT finds the row of the other. As it is
 // a plain INSERT, that is an error and no update, in either case, and the change is computed again.
 func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (err error) {
-	for range changeTries {
+	start, written := time.Now(), false
+	for try := range changeTries {
+		if try > 0 {
+			w.stats.retries.Add(1)
+		}
 		fresh := false
 		_, err = w.write(context.Background(), func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
 			r, found, err := w.look(context.Background(), conn, m, key)
@@ -152,7 +206,7 @@ func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byt
 			}
 			w.hook(HookThroughRead)
 			c, write, err := compute(r.image(m))
-			if err != nil || !write {
+			if written = write && err == nil; !written {
 				return nil, nil, err
 			}
 			it, err := itemOf(c)
@@ -167,6 +221,9 @@ func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byt
 			break
 		}
 	}
+	if err == nil && written {
+		w.written(1, time.Since(start))
+	}
 	return w.told(err)
 }
 
@@ -175,17 +232,31 @@ type unknownError struct{ error }
 
 func (e unknownError) Unwrap() error { return e.error }
 
-// told is the error that a client gets for one of write.
+// told counts a failure of write, and is the error that a client gets for it.
 func (w *Writer) told(err error) error {
+	if err == nil || errors.Is(err, mapping.ErrWaits) {
+		return err
+	}
+	class := failRow
+	defer func() { w.stats.failed[class].Add(1) }()
 	var unknown unknownError
+	var own *Error
 	switch {
-	case err == nil, errors.Is(err, mapping.ErrWaits), isReply(err):
+	case isReply(err):
+		if !errors.As(err, &own) || own.Code != CodeErr {
+			class = failRedis
+		}
 		return err
 	case errors.As(err, &unknown):
+		class = failUnknown
 		return &Error{CodeDBDown, fmt.Sprintf("mysql failed at the commit: %v: it is unknown whether it was applied", unknown.error)}
 	case classify(err) == transient:
+		if class = failMySQL; isLock(err) {
+			class = failLock
+		}
 		return &Error{CodeDBDown, fmt.Sprintf("mysql failed: %v: not applied", err)}
 	case classify(err) == schema:
+		class = failTable
 		w.altered()
 	}
 	return &Error{CodeErr, fmt.Sprintf("mysql refused it: %v: nothing was applied", err)}
@@ -218,7 +289,7 @@ func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, 
 		return 0, err
 	}
 	for _, it := range items {
-		n, err := put(ctx, conn, it)
+		n, err := w.put(ctx, conn, it)
 		if err != nil {
 			return 0, err
 		}
@@ -274,8 +345,13 @@ func (w *Writer) kin(ctx context.Context, conn *sql.Conn, items []*item, before 
 }
 
 // put writes one row.
-func put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err error) {
+func (w *Writer) put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err error) {
 	exec := func(query string, args []any) (int64, error) {
+		if it.step == stepDelete {
+			w.stats.deletes.Add(1)
+		} else {
+			w.stats.upserts.Add(1)
+		}
 		result, err := conn.ExecContext(ctx, query, args...)
 		if err != nil {
 			return 0, err
