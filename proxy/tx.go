@@ -40,7 +40,7 @@ var errExecAbort = redisReply("EXECABORT Transaction discarded because of previo
 
 // multi serves MULTI.
 func (s *session) multi(_ *command, req request) {
-	if !s.pinTo() {
+	if !s.pinOrQuit() {
 		return
 	}
 	if s.pin.tx != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -214,5 +215,30 @@ func TestRedisDiesUnderState(t *testing.T) {
 	if got := direct.do("GET", "k"); got != "$1\r\nv\r\n" {
 		t.Errorf("it wrote elsewhere: %q", got)
 	}
+	s.rest()
+}
+
+// A transaction that cannot begin does not leave its commands to run without it: MULTI and WATCH that do not reach Redis
+// are the last a client is told.
+func TestRedisIsAwayBeforeMulti(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{})
+	s.Redis.Kill()
+	for _, first := range []string{"MULTI", "WATCH"} {
+		p := dial(t, s.Addr)
+		key, image := account(1, 1)
+		args := []string{first}
+		if first == "WATCH" {
+			args = append(args, key)
+		}
+		p.send(slices.Concat(encode(args...), encode("SET", key, image), encode("EXEC")))
+		if got := p.reply(); !strings.HasPrefix(got, "-UPSTREAM keyrow: ") {
+			t.Errorf("%s is answered %q", first, got)
+		}
+		if got := p.rest(); got != "" {
+			t.Errorf("behind a %s that failed, the client is told %q", first, got)
+		}
+	}
+	s.Redis.Restart()
 	s.rest()
 }

@@ -19,25 +19,24 @@ const (
 	keysEach    = 60                    // of each kind, in a round
 	keysWanted  = 6                     // of these, by half of all operations
 	processes   = 3                     // of keyrow, at most
-	killsRound  = 25                    // in a round
+	strikes     = 22                    // in a round, each of which kills one process or two
 	mostBetween = 250                   // writes acknowledged between two kills
 	mostOutage  = 60 * time.Millisecond // of a server
 )
 
 // campaign is what all rounds share: the servers, and what was counted.
 type campaign struct {
-	t      testing.TB
-	seed   uint64
-	redis  *harness.Redis
-	mysql  *harness.MySQL
-	db     string
-	fleet  []*harness.Keyrow
-	tell   func(c *campaign) // called after every kill
-	failed bool
+	t     testing.TB
+	seed  uint64
+	redis *harness.Redis
+	mysql *harness.MySQL
+	db    string
+	fleet []*harness.Keyrow
+	tell  func(c *campaign) // called after every kill
 
-	kills                                   kills
-	operations, acknowledged, refused, open int64
-	keys, contradictions                    int
+	kills                                      kills
+	operations, acknowledged, refused, unknown atomic.Int64
+	keys, lost                                 int // checked, and of these such as nothing explains
 }
 
 // kills are how often what was killed.
@@ -73,10 +72,9 @@ type round struct {
 	doors  *doors
 	log    history.Recorder
 
-	operations, acknowledged, refused, unknown atomic.Int64
-
 	mu     sync.Mutex
-	failed bool // guarded by mu
+	failed bool                // guarded by mu
+	notes  map[string][]string // guarded by mu; of keys
 }
 
 // fail says that something is wrong, from any goroutine.
@@ -87,10 +85,10 @@ func (r *round) fail(format string, args ...any) {
 	r.c.t.Errorf("seed %d, round %d: "+format, append([]any{r.c.seed, r.number}, args...)...)
 }
 
-// round kills so many times, and then looks whether anything was lost. It reports whether all was well.
-func (c *campaign) round(number, kills int) bool {
+// round kills some processes, and then looks whether anything was lost. It reports whether all was well.
+func (c *campaign) round(number int) bool {
 	c.t.Helper()
-	r := &round{c: c, number: number, random: rand.New(rand.NewPCG(c.seed, uint64(number)<<32)), doors: newDoors()}
+	r := &round{c: c, number: number, random: rand.New(rand.NewPCG(c.seed, uint64(number)<<32)), doors: newDoors(), notes: make(map[string][]string)}
 	r.fleet = c.fleet[:1+r.random.IntN(processes)]
 	for _, k := range r.fleet {
 		k.Start()
@@ -100,7 +98,7 @@ func (c *campaign) round(number, kills int) bool {
 	for client := range clients {
 		wg.Go(func() { r.client(client) })
 	}
-	for range kills {
+	for range strikes {
 		r.wait(1 + r.random.Int64N(mostBetween))
 		r.strike()
 		c.tell(c)
@@ -112,18 +110,14 @@ func (c *campaign) round(number, kills int) bool {
 	for _, k := range r.fleet {
 		k.Kill()
 	}
-	c.operations += r.operations.Load()
-	c.acknowledged += r.acknowledged.Load()
-	c.refused += r.refused.Load()
-	c.open += r.unknown.Load()
 	return !r.failed
 }
 
 // wait waits until n further writes are acknowledged.
 func (r *round) wait(n int64) {
 	r.c.t.Helper()
-	n += r.acknowledged.Load()
-	harness.Until(r.c.t, "more writes are acknowledged", func() bool { return r.acknowledged.Load() >= n })
+	n += r.c.acknowledged.Load()
+	harness.Until(r.c.t, "more writes are acknowledged", func() bool { return r.c.acknowledged.Load() >= n })
 }
 
 // admit lets clients in to all processes but these.
@@ -196,8 +190,8 @@ func (r *round) judge() {
 			}
 			read.Client, read.Call, read.Return = -1, r.log.Now(), r.log.Now()
 			if err := history.Check(history.None, append(ops, read)); err != nil {
-				c.contradictions++
-				r.fail("%s: %v", key, err)
+				c.lost++
+				r.fail("%s: %v\n\t%s", key, err, strings.Join(r.notes[key], "\n\t"))
 			}
 		}
 	}
@@ -238,7 +232,7 @@ func (r *round) numbers(k kind) map[string]string {
 
 func (c *campaign) String() string {
 	return fmt.Sprintf("%d kills (%d of keyrow, %d of redis, %d of mysql), %d operations, %d writes acknowledged, "+
-		"%d refused, %d of unknown outcome; %d keys checked, %d contradict what their clients saw",
-		c.kills.all(), c.kills.keyrow, c.kills.redis, c.kills.mysql, c.operations, c.acknowledged, c.refused, c.open,
-		c.keys, c.contradictions)
+		"%d refused, %d of unknown outcome; %d keys checked, %d lost",
+		c.kills.all(), c.kills.keyrow, c.kills.redis, c.kills.mysql, c.operations.Load(), c.acknowledged.Load(),
+		c.refused.Load(), c.unknown.Load(), c.keys, c.lost)
 }

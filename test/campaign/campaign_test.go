@@ -7,12 +7,11 @@ import (
 
 // keyrow, Redis and MySQL are killed again and again under load: nothing that was acknowledged is lost.
 func TestCampaign(t *testing.T) {
-	seed := rand.Uint64()
-	c := newCampaign(t, seed)
+	t.Parallel()
+	c := newCampaign(t, rand.Uint64())
 	for number := range 2 {
-		if !c.round(number, killsRound) {
-			t.Logf("to see it again: go run ./test/campaign -seed %d -round %d", seed, number)
-			break
+		if err := c.again(number); err != nil {
+			t.Fatal(err)
 		}
 	}
 	t.Log(c)

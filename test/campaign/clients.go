@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,17 +148,18 @@ func (r *round) run(c *redis.Client, client int, o operation) (there bool) {
 		writes := cmd.op.Left != history.Any || cmd.op.Add != 0
 		switch {
 		case fate == done && writes:
-			r.acknowledged.Add(1)
+			r.c.acknowledged.Add(1)
 			applied = true
 		case fate == done:
 			applied = true
 		case fate == unknown && writes:
-			r.unknown.Add(1)
+			r.c.unknown.Add(1)
 			op.Saw, op.Return = history.Any, history.Never
 		case fate == unknown:
 			continue
 		case fate == refused:
-			r.refused.Add(1)
+			r.c.refused.Add(1)
+			r.note(cmd.key, fmt.Sprintf("%s was refused: %v", &op, cmp.Or(cmds[i].Err(), err)))
 			continue
 		default:
 			continue
@@ -166,11 +168,18 @@ func (r *round) run(c *redis.Client, client int, o operation) (there bool) {
 			r.log.Add(cmd.key, op)
 		}
 	}
-	r.operations.Add(1)
+	r.c.operations.Add(1)
 	if there && !applied {
 		time.Sleep(breath)
 	}
 	return there
+}
+
+// note keeps what is told of a key besides its history, if that holds a contradiction.
+func (r *round) note(key, text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes[key] = append(r.notes[key], text)
 }
 
 func aborted(err error) bool { return err != nil && strings.HasPrefix(err.Error(), "EXECABORT ") }

@@ -184,7 +184,7 @@ func TestCheckManyUnknown(t *testing.T) {
 	t.Parallel()
 	var ops []Op
 	sum := int64(0)
-	for i := range int64(2000) {
+	for i := range int64(1000) {
 		at := 10 * i
 		if i%100 == 0 {
 			ops = append(ops, Op{Name: "INCR", Add: 1, Call: at, Return: Never}, write(at+1, Never, fmt.Sprint(1_000_000*(i+1))))
