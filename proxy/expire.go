@@ -67,7 +67,7 @@ func (r *residency) run(s *session) ([]byte, error) {
 		elems, ok := elements(nil, reply)
 		switch {
 		case !ok || len(elems) > 1:
-			return nil, fmt.Errorf("redis answered a script with %.64q, so it is unknown whether it was applied", reply)
+			return nil, upstreamError(fmt.Sprintf("redis answered a script with %.64q, so it is unknown whether it was applied", reply))
 		case len(elems) == 1:
 			return elems[0], nil
 		}

@@ -135,19 +135,22 @@ func (s *session) msetThrough(req request) bool {
 // errAnswered says that the client has its answer.
 var errAnswered = errors.New("answered")
 
-// through deletes the rows that are deleted in MySQL first, and returns how many of them were there; what is left of the
-// deletion are their images.
+// through deletes the rows that are deleted in MySQL first, with their images, and returns how many of them were there; what
+// is left of the deletion are the other keys.
 func (d *deletion) through(s *session, req request) (int64, error) {
 	var changes []mapping.Change
-	for i := range d.how {
-		if k := &d.how[i]; k.row && k.m.Through {
+	rest := deletion{command: d.command}
+	for i, k := range d.how {
+		if k.row && k.m.Through {
 			changes = append(changes, mapping.Change{Mapping: k.m, Key: d.keys[i]})
-			k.row = false
+			continue
 		}
+		rest.keys, rest.how = append(rest.keys, d.keys[i]), append(rest.how, k)
 	}
 	if len(changes) == 0 {
 		return 0, nil
 	}
+	*d = rest
 	if !s.entitled(req) {
 		return 0, errAnswered
 	}

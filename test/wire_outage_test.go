@@ -242,3 +242,32 @@ func TestRedisIsAwayBeforeMulti(t *testing.T) {
 	s.Redis.Restart()
 	s.rest()
 }
+
+// A command that Redis had when it was killed may have been applied, and the client is told so, whatever keyrow tries
+// afterwards.
+func TestRedisDiesUnderAScript(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{})
+	key, image := account(1, 1)
+	for _, name := range []string{"DEL", "PERSIST", "GETDEL"} {
+		harness.Until(t, "rows are written again", func() bool { return s.show("SET", key, image) == "OK" })
+		s.Settled()
+		s.Redis.Do("CLIENT", "PAUSE", 60_000, "WRITE")
+		p := dial(t, s.Addr)
+		p.send(encode(name, key))
+		harness.Until(t, "redis has it", func() bool {
+			for line := range strings.Lines(fmt.Sprint(s.Redis.Do("CLIENT", "LIST"))) {
+				if strings.Contains(line, "cmd=evalsha ") && strings.Contains(line, "flags=b ") {
+					return true
+				}
+			}
+			return false
+		})
+		s.Redis.Kill()
+		if got := p.reply(); !strings.HasPrefix(got, "-UPSTREAM keyrow: ") || !strings.Contains(got, "it is unknown whether") {
+			t.Errorf("%s is answered %q", name, got)
+		}
+		s.Redis.Restart()
+	}
+	s.rest()
+}
