@@ -101,7 +101,9 @@ type deletedKey struct {
 // run returns how many of the keys were there.
 func (d *deletion) run(s *session) (int64, error) {
 	for range 2 {
+		s.at("delete.before-script")
 		reply, err := s.eval(delScript, delSHA, d.args(s.srv.journal))
+		s.at("delete.after-script")
 		if err != nil {
 			return 0, err
 		}

@@ -57,7 +57,9 @@ func (s *session) expire(c *command, req request) {
 // run returns the client's answer. An image that Redis does not have is loaded first, for it is what stays or goes.
 func (r *residency) run(s *session) ([]byte, error) {
 	for range maxViews {
+		s.at("expire.before-script")
 		reply, err := s.eval(expireScript, expireSHA, r.args(s.srv.journal, ""))
+		s.at("expire.after-script")
 		if err != nil {
 			return nil, err
 		}

@@ -43,9 +43,11 @@ func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
 	p := j.Partition(key)
 	asked := false
 	for range maxViews {
+		s.at("present.before-script")
 		reply, err := s.eval(setScript, setSHA, [][]byte{[]byte("6"), key, j.AppendAux(nil, key), j.AppendDirty(nil, p), j.AppendFlushing(nil, p),
 			j.AppendParked(nil, p), j.AppendExpire(nil, p), change.Image, strconv.AppendInt(nil, change.Deadline, 10),
 			strconv.AppendInt(nil, time.Now().UnixMilli(), 10)})
+		s.at("present.after-script")
 		var done []int64
 		if err == nil {
 			done, err = integers(reply)

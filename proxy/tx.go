@@ -114,6 +114,7 @@ func (s *session) exec(_ *command, req request) {
 		s.refuse(t.failed)
 		return
 	}
+	s.at("transaction.before-exec")
 	s.forwardFor(req, &executed{s, t}, false)
 	if len(t.taps) > 0 {
 		// Who and where the client is now depends on what was run, and with what success.
@@ -562,6 +563,7 @@ type executed struct {
 }
 
 func (e *executed) reply(_ *lane, b []byte) {
+	e.s.srv.at("transaction.after-exec")
 	taps := e.t.taps
 	if ran := len(b) > 1 && b[0] == '*' && b[1] != '-'; len(taps) == 0 || !ran {
 		e.s.deliver(b, 1)

@@ -180,10 +180,13 @@ func (r *round) judge() {
 			now := r.log.Now()
 			ops = append(ops, history.Op{Client: -1, Name: "SELECT at last", Saw: cmp.Or(numbers[key], history.None), Call: now, Return: r.log.Now()})
 			read := k.command("read", key, "").op
-			reply, err := r.fleet[0].Do(k.command("read", key, "").args...)
-			if err == nil {
-				read.Saw, err = k.number(reply)
-			}
+			err := harness.Wait(func() error { // it may not know yet that MySQL is back
+				reply, err := r.fleet[0].Do(k.command("read", key, "").args...)
+				if err == nil {
+					read.Saw, err = k.number(reply)
+				}
+				return err
+			})
 			if err != nil {
 				r.fail("read %s at last: %v", key, err)
 				continue
