@@ -19,7 +19,7 @@ const (
 	keysEach    = 60                    // of each kind, in a round
 	keysWanted  = 6                     // of these, by half of all operations
 	processes   = 3                     // of keyrow, at most
-	strikes     = 22                    // in a round, each of which kills one process or two
+	strikes     = 14                    // in a round, each of which kills one process or two
 	mostBetween = 250                   // writes acknowledged between two kills
 	mostOutage  = 60 * time.Millisecond // of a server
 )

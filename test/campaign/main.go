@@ -1,12 +1,12 @@
 // Campaign kills keyrow, Redis and MySQL at random under load, as kill -9 does, and looks whether anything is lost that
 // was acknowledged.
 //
-//	go run ./test/campaign                      1000 kills, which takes about ten minutes
+//	go run ./test/campaign                      1000 kills, which takes ten to twenty minutes
 //	go run ./test/campaign -kills 100
 //	go run ./test/campaign -seed 17 -round 3    one round again: what clients send, and who is killed after how many writes
 //
 // One to three keyrow processes serve clients that SET, INCR, HSET, DEL and read the same few hundred keys, alone and in
-// MULTI; some are written behind, some through. Redis runs with appendfsync always. After each round of 25 kills or so the
+// MULTI; some are written behind, some through. Redis runs with appendfsync always. After each round of 16 kills or so the
 // journal has to drain, and each row to be what its last acknowledged write made of it, or a later one that was not
 // acknowledged: so that one order of everything explains what all clients saw of a key, its row in the end included, see
 // package history.
