@@ -127,6 +127,7 @@ func (o *owner) acquire(ctx context.Context) error {
 			break
 		}
 	}
+	o.f.hook(HookLocked)
 	o.spoke = time.Now()
 	o.token = ""
 	o.waiting = make(map[string]*waiting)

@@ -410,6 +410,8 @@ func (x *change) done(s *session, out outcome) []byte {
 
 // eval runs the script on the client's lane, so with the client's own rights.
 func (x *change) eval(s *session) ([]byte, error) {
+	s.at("change.before-script")
+	defer s.at("change.after-script")
 	args := x.args(s.srv.journal)
 	reply, err := s.call(args...)
 	if err == nil && bytes.HasPrefix(reply, []byte("-NOSCRIPT")) {

@@ -47,8 +47,10 @@ func (s *session) del(c *command, req request) {
 		return
 	}
 	var there int64
-	if err == nil {
-		there, err = d.run(s)
+	if err == nil && len(d.keys) > 0 {
+		if there, err = d.run(s); err != nil && deleted > 0 {
+			err = upstreamError(fmt.Sprintf("%d rows were deleted in mysql, and it is unknown whether the other keys were: %v", deleted, err))
+		}
 	}
 	if err != nil {
 		s.refuseKnown(err) // Redis may have refused the script to somebody who may not DEL either
@@ -110,7 +112,9 @@ type deletedKey struct {
 // run returns how many of the keys were there.
 func (d *deletion) run(s *session) (int64, error) {
 	for range maxAbsent {
+		s.at("delete.before-script")
 		reply, err := s.eval(delScript, delSHA, d.args(s.srv.journal))
+		s.at("delete.after-script")
 		if err != nil {
 			return 0, err
 		}
@@ -212,7 +216,7 @@ func integers(reply []byte) ([]int64, error) {
 		nums = append(nums, n)
 	}
 	if !ok || len(nums) < 2 {
-		return nil, fmt.Errorf("redis answered a command on rows with %.64q, so it is unknown whether it was applied", reply)
+		return nil, upstreamError(fmt.Sprintf("redis answered a command on rows with %.64q, so it is unknown whether it was applied", reply))
 	}
 	return nums, nil
 }

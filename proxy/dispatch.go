@@ -259,9 +259,11 @@ func (s *session) reserved() error {
 	return refused(fmt.Sprintf("keys below %q are keyrow's own; nothing was changed", s.srv.journal.Prefix+":"))
 }
 
-// refuseKnown refuses with words about mappings, which are not for somebody whom Redis would not let run the command.
+// refuseKnown refuses with words about mappings, which are not for somebody whom Redis would not let run the command. That
+// the connection to Redis failed is for everybody: it says whether the command may have been applied, which asking Redis
+// again would not.
 func (s *session) refuseKnown(err error) {
-	if s.admitted() && s.permitted() {
+	if isUpstream(err) || s.admitted() && s.permitted() {
 		s.refuse(err)
 	}
 }

@@ -77,7 +77,9 @@ func (s *session) msetnx(c *command, req request) {
 	}
 	s.settle()
 	for range maxAbsent {
+		s.at("msetnx.before-script")
 		reply, err := s.call(b.args(s.srv.journal)...)
+		s.at("msetnx.after-script")
 		if err == nil {
 			var nums []int64
 			if nums, err = integers(reply); err == nil && nums[0] >= 0 {

@@ -41,6 +41,7 @@ func (s *session) script(c *command, req request) {
 		s.expect(entry{s: s, op: o, n: o.replies()}, 1)
 	}
 	s.settle()
+	s.at("script.before-exec")
 	if !s.pinned() {
 		send()
 		return
@@ -160,6 +161,7 @@ func (o *scripted) reply(l *lane, b []byte) {
 		}
 		return
 	}
+	o.s.srv.at("script.after-exec")
 	elems, ok := elements(nil, b)
 	switch {
 	case o.bare:

@@ -43,9 +43,11 @@ func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
 	p := j.Partition(key)
 	asked := false
 	for range maxViews {
+		s.at("present.before-script")
 		reply, err := s.eval(setScript, setSHA, [][]byte{[]byte("6"), key, j.AppendAux(nil, key), j.AppendDirty(nil, p), j.AppendFlushing(nil, p),
 			j.AppendParked(nil, p), j.AppendExpire(nil, p), change.Image, strconv.AppendInt(nil, change.Deadline, 10),
 			strconv.AppendInt(nil, time.Now().UnixMilli(), 10)})
+		s.at("present.after-script")
 		var done []int64
 		if err == nil {
 			done, err = integers(reply)
@@ -140,19 +142,22 @@ func (s *session) msetThrough(req request) bool {
 // errAnswered says that the client has its answer.
 var errAnswered = errors.New("answered")
 
-// through deletes the rows that are deleted in MySQL first, and returns how many of them were there; what is left of the
-// deletion are their images.
+// through deletes the rows that are deleted in MySQL first, with their images, and returns how many of them were there; what
+// is left of the deletion are the other keys.
 func (d *deletion) through(s *session, req request) (int64, error) {
 	var changes []mapping.Change
-	for i := range d.how {
-		if k := &d.how[i]; k.row && k.m.Through {
+	rest := deletion{command: d.command}
+	for i, k := range d.how {
+		if k.row && k.m.Through {
 			changes = append(changes, mapping.Change{Mapping: k.m, Key: d.keys[i]})
-			k.row = false
+			continue
 		}
+		rest.keys, rest.how = append(rest.keys, d.keys[i]), append(rest.how, k)
 	}
 	if len(changes) == 0 {
 		return 0, nil
 	}
+	*d = rest
 	if !s.entitled(req) {
 		return 0, errAnswered
 	}

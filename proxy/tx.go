@@ -50,7 +50,7 @@ var errExecAbort = redisReply("EXECABORT Transaction discarded because of previo
 
 // multi serves MULTI.
 func (s *session) multi(_ *command, req request) {
-	if !s.pinTo() {
+	if !s.pinOrQuit() {
 		return
 	}
 	if s.pin.tx != nil {
@@ -124,6 +124,7 @@ func (s *session) exec(_ *command, req request) {
 		s.refuse(t.failed)
 		return
 	}
+	s.at("transaction.before-exec")
 	s.forwardFor(req, &executed{s, t}, false)
 	if len(t.taps) > 0 {
 		// Who and where the client is now depends on what was run, and with what success.
@@ -574,6 +575,7 @@ type executed struct {
 }
 
 func (e *executed) reply(l *lane, b []byte) {
+	e.s.srv.at("transaction.after-exec")
 	taps := e.t.taps
 	if len(e.t.durable) > 0 {
 		b = bytes.Clone(b) // it may be held back
