@@ -53,6 +53,9 @@ type Loader interface{ Stats() backend.LoadStats }
 // Writer is what the server asks those who write to MySQL first.
 type Writer interface{ Stats() backend.ThroughStats }
 
+// Replicas is what the server asks of durability = "replicas".
+type Replicas interface{ Stats() backend.ReplicaStats }
+
 // Options are what a Server works with; all are required unless said otherwise.
 type Options struct {
 	Config     Config
@@ -62,6 +65,7 @@ type Options struct {
 	Flusher    Flusher
 	Loader     Loader
 	Writer     Writer
+	Replicas   Replicas
 	Mappings   func() *mapping.Set
 	MaxPending int    // journal.max_pending
 	Redis      string // where Redis is, for people to read

@@ -34,6 +34,10 @@ func (f *fakeFlusher) Snapshot() backend.Snapshot { return backend.Snapshot(*f) 
 func (f *fakeLoader) Stats() backend.LoadStats    { return backend.LoadStats(*f) }
 func (f *fakeWriter) Stats() backend.ThroughStats { return backend.ThroughStats(*f) }
 
+type fakeReplicas struct{}
+
+func (fakeReplicas) Stats() backend.ReplicaStats { return backend.ReplicaStats{} }
+
 // fakeParked has one row, and notes what is done about it.
 type fakeParked struct{ did []string }
 
@@ -59,7 +63,7 @@ func newTest(t *testing.T, change func(*Options)) *Server {
 	t.Helper()
 	o := Options{
 		Config: DefaultConfig(), Version: "v1", Metrics: NewMetrics("v1"), Proxy: &fakeProxy{}, Flusher: &fakeFlusher{},
-		Loader: &fakeLoader{}, Writer: &fakeWriter{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: 10, Parking: &fakeParked{}, Log: zerolog.Nop(),
+		Loader: &fakeLoader{}, Writer: &fakeWriter{}, Replicas: fakeReplicas{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: 10, Parking: &fakeParked{}, Log: zerolog.Nop(),
 	}
 	if change != nil {
 		change(&o)

@@ -38,6 +38,7 @@ type state struct {
 	flush    backend.Snapshot
 	loads    backend.LoadStats
 	through  backend.ThroughStats
+	replicas backend.ReplicaStats
 	mappings []*mapping.Mapping
 	checks   []answer
 }
@@ -63,6 +64,7 @@ func (s *Server) read() *state {
 	asking.Wait()
 	st.proxy, st.flush, st.loads = s.o.Proxy.Snapshot(), s.o.Flusher.Snapshot(), s.o.Loader.Stats()
 	st.through = s.o.Writer.Stats()
+	st.replicas = s.o.Replicas.Stats()
 	st.mappings = served(s.o.Mappings())
 	st.at = time.Now()
 	return st
