@@ -239,8 +239,8 @@ func (w *Writer) told(err error) error {
 		return err
 	}
 	var own *Error
-	var redis redisError
-	if isReply(err) && !errors.As(err, &own) && !errors.As(err, &redis) {
+	var said redisError
+	if isReply(err) && !errors.As(err, &own) && !errors.As(err, &said) {
 		return err // what was asked for cannot be, whatever the servers do
 	}
 	class := failRow
