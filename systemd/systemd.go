@@ -14,6 +14,9 @@ import (
 	"time"
 )
 
+// patience is for a manager that does not read what it is sent, which is no reason for the service to stand still.
+const patience = time.Second
+
 // Notify sends assignments as sd_notify(3) describes them, like "READY=1", in one message.
 func Notify(assignments ...string) error {
 	path := os.Getenv("NOTIFY_SOCKET")
@@ -26,6 +29,9 @@ func Notify(assignments ...string) error {
 		return fmt.Errorf("NOTIFY_SOCKET: %w", err)
 	}
 	defer conn.Close()
+	if err := conn.SetWriteDeadline(time.Now().Add(patience)); err != nil {
+		return err
+	}
 	_, err = conn.Write([]byte(strings.Join(assignments, "\n")))
 	return err
 }
