@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -155,7 +156,14 @@ func (r *running) handOver(ctx context.Context, next *handover.Successor) error 
 	limit := r.config.Proxy.HandoverTimeout
 	ctx, cancel = context.WithTimeout(ctx, limit)
 	defer cancel()
-	moved, left := r.server.HandOver(ctx, r.adopted, next.Client)
+	var gone sync.Once
+	moved, left := r.server.HandOver(ctx, r.adopted, func(state []byte, fd int) error {
+		err := next.Client(state, fd)
+		if err != nil {
+			gone.Do(func() { r.log.Error().Err(err).Int("pid", next.PID).Msg("clients cannot be handed over, and are closed") })
+		}
+		return err
+	})
 	if left > 0 {
 		r.log.Info().Int("clients", left).Msg("closing clients that could not be handed over")
 	}

@@ -122,9 +122,7 @@ func (s *session) handOver() error {
 	}
 	next.moved.Add(1)
 	s.kill(errHandOver)
-	if s.in.release(); s.lent != nil {
-		s.lent = nil
-	}
+	s.giveBack()
 	s.srv.upstream.release(s.lanes)
 	s.srv.left(s)
 	return nil
