@@ -193,3 +193,24 @@ func TestHandOverFails(t *testing.T) {
 	p.want("+PONG\r\n", "PING")
 	s.rest()
 }
+
+// The PROXY header comes once with a connection, so it is not asked for again.
+func TestHandOverBehindBalancer(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{Set: map[string]string{"proxy.proxy_protocol": "true", "proxy.handover_timeout": "1s"}})
+	header := []byte("PROXY TCP4 192.0.2.7 192.0.2.8 4711 6380\r\n")
+	p, silent := dial(t, s.Addr), dial(t, s.Addr)
+	p.send(header)
+	p.want("+PONG\r\n", "PING")
+	silent.send(header[:10])
+	if code := s.HandOver().Wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	if got := p.do("CLIENT", "INFO"); !strings.Contains(got, " addr=192.0.2.7:4711 laddr=192.0.2.8:6380 ") {
+		t.Errorf("CLIENT INFO is %q", got)
+	}
+	if code := s.Term(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	s.same()
+}

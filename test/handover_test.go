@@ -22,7 +22,7 @@ func handovers() int {
 	if testing.Short() {
 		return 2
 	}
-	return 6
+	return 4
 }
 
 // Restarts with hand-over under load: no command fails, though the clients repeat none; neither of those that keep their
@@ -32,12 +32,12 @@ func TestHandOver(t *testing.T) {
 	s := openShop(t, harness.Options{})
 	load := newSteady(t, s.Addr)
 	for range handovers() {
-		load.more(300)
+		load.more(100)
 		if code := s.HandOver().Wait(); code != 0 {
 			t.Errorf("exit status %d of the process that handed over", code)
 		}
 	}
-	load.more(300)
+	load.more(100)
 	load.stop()
 	s.rest()
 	if code := s.Term(); code != 0 {
