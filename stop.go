@@ -160,7 +160,9 @@ func (r *running) handOver(ctx context.Context, next *handover.Successor) error 
 	moved, left := r.server.HandOver(ctx, r.adopted, func(state []byte, fd int) error {
 		err := next.Client(state, fd)
 		if err != nil {
-			gone.Do(func() { r.log.Error().Err(err).Int("pid", next.PID).Msg("clients cannot be handed over, and are closed") })
+			gone.Do(func() {
+				r.log.Error().Err(err).Int("pid", next.PID).Msg("clients cannot be handed over, and are closed")
+			})
 		}
 		return err
 	})
