@@ -27,6 +27,7 @@ type Metrics struct {
 	total, upstream, own prometheus.Histogram
 	selects, selectKeys  *prometheus.HistogramVec
 	flush, flushKeys     prometheus.Histogram
+	waits, waitWrites    prometheus.Histogram
 }
 
 // NewMetrics returns Metrics with nothing in them but what there is to know of the process.
@@ -51,13 +52,16 @@ func NewMetrics(version string) *Metrics {
 		flush: prometheus.NewHistogram(histogram("flush_duration_seconds",
 			"Time of one batch of the flush, from reading the images to taking the marks out of the journal.", durations)),
 		flushKeys: prometheus.NewHistogram(histogram("flush_batch_keys", "Keys of one batch of the flush.", keys)),
+		waits: prometheus.NewHistogram(histogram("replica_wait_duration_seconds",
+			"Time that Redis took for one WAIT for its replicas, durability = \"replicas\".", durations)),
+		waitWrites: prometheus.NewHistogram(histogram("replica_wait_writes", "Writes that shared one such WAIT.", keys)),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "keyrow", Name: "build_info", Help: "Always 1; the labels say what was built.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, build,
+	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.waits, m.waitWrites, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -79,6 +83,12 @@ func (m *Metrics) Selected(mapping string, keys int, took time.Duration) {
 func (m *Metrics) Flushed(keys int, took time.Duration) {
 	m.flush.Observe(took.Seconds())
 	m.flushKeys.Observe(float64(keys))
+}
+
+// Replicated is for backend.NewReplicas.
+func (m *Metrics) Replicated(writes int, took time.Duration) {
+	m.waits.Observe(took.Seconds())
+	m.waitWrites.Observe(float64(writes))
 }
 
 // Pool shows the connections of a pool to MySQL.
@@ -129,6 +139,7 @@ var (
 	descWrites    = describe("writes_total", "Writes of rows that were acknowledged.")
 	descCoalesced = describe("coalesced_writes_total", "Of writes_total, such to a key that waited to be flushed already.")
 	descDeletes   = describe("row_deletes_total", "Deletions of rows that were acknowledged.")
+	descWaited    = describe("replicated_writes_total", "Writes with durability = \"replicas\", by whether the replicas had them in time.", "reached")
 
 	descPending    = describe("journal_pending", "Keys that wait to be flushed to MySQL, of all processes.")
 	descMaxPending = describe("journal_max_pending", "The limit of journal_pending from which on writes are refused, journal.max_pending.")
@@ -227,6 +238,8 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 	counter(descWrites, p.Writes)
 	counter(descCoalesced, p.Coalesced)
 	counter(descDeletes, p.Deletes)
+	counter(descWaited, st.replicas.Writes-st.replicas.Missed, "yes")
+	counter(descWaited, st.replicas.Missed, "no")
 
 	f := &st.flush
 	gauge(descPending, float64(f.Pending))
