@@ -103,6 +103,7 @@ type item struct {
 
 	older   bool // the image does not say all of a row, as one from before a column: written with an UPDATE, so as to leave the rest alone
 	strange bool // the image is not one of a row, as far as the mapping says
+	fresh   bool // of a write through: there is no row, so it is only inserted
 
 	end end
 	err error

@@ -374,6 +374,7 @@ func (s *session) callRaw(wire []byte) ([]byte, error) {
 	}
 	s.stepAside()
 	<-c.done
+	s.latestCall = c.receipt
 	return c.b, c.err
 }
 
@@ -392,14 +393,16 @@ func (o *tapped) lost(err error) { o.s.deliverErrors(err, 1) }
 
 // call waits for one reply.
 type call struct {
-	s    *session
-	b    []byte
-	err  error
-	done chan struct{}
+	s       *session
+	b       []byte
+	err     error
+	receipt receipt
+	done    chan struct{}
 }
 
-func (c *call) reply(_ *lane, b []byte) {
+func (c *call) reply(l *lane, b []byte) {
 	c.b = append([]byte(nil), b...)
+	c.receipt.on, c.receipt.primary = l, l.primary.name()
 	close(c.done)
 }
 

@@ -59,7 +59,7 @@ func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
 		case done[0] == 1:
 			s.srv.gate.Marked(int(done[1]))
 			s.srv.stats.Writes.Add(1)
-			s.answer([]byte("+OK\r\n"))
+			s.answerWritten(m.Durability, 1, []byte("+OK\r\n"))
 			return
 		}
 		if !asked && !s.entitled(req) {
@@ -78,7 +78,7 @@ func (s *session) rowOf(m *mapping.Mapping, w written) (mapping.Change, error) {
 	c := mapping.Change{Mapping: m, Key: bytes.Clone(w.key), Deadline: w.deadline}
 	err := s.writable(m, w.key)
 	if err == nil {
-		c.Image, err = m.Canonical(nil, w.key, w.value)
+		c.Image, err = m.Canonical([]byte{}, w.key, w.value) // nil would delete the row
 	}
 	return c, err
 }
@@ -94,7 +94,7 @@ func (s *session) through(changes ...mapping.Change) bool {
 	case errors.Is(err, mapping.ErrWaits) && !changes[0].Mapping.Through:
 		return false
 	case errors.Is(err, mapping.ErrWaits):
-		s.refuse(refused(err.Error() + ", from when its mapping was write = \"behind\"; nothing was applied, try again once it is flushed"))
+		s.refuse(waits(err))
 	case err != nil:
 		s.refuse(err)
 	default:
@@ -102,6 +102,11 @@ func (s *session) through(changes ...mapping.Change) bool {
 		s.answer([]byte("+OK\r\n"))
 	}
 	return true
+}
+
+// waits says why a row that is written through cannot be written now.
+func waits(err error) error {
+	return refused(err.Error() + ", from when its mapping was write = \"behind\"; nothing was applied, try again once it is flushed")
 }
 
 // msetThrough serves an MSET with rows that are written to MySQL first. It is false if there are none.
