@@ -1,6 +1,7 @@
 package main
 
 import (
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -13,10 +14,8 @@ const (
 
 	// heapBallast is never touched, so it takes no memory: only the garbage collector counts it. Between two collections
 	// a small heap may grow by as much; by default it is collected at 4 MiB, at full load a hundred times a second.
-	heapBallast = 32 << 20
+	heapBallast = 32 << 20 // bytes
 )
-
-var ballast = make([]byte, heapBallast)
 
 // giveMemoryBack returns to the operating system, until stopped, what a burst of large values leaves behind. Go does so
 // after a collection, but collects only when the heap grows, or two minutes later: measured, a process that was idle
@@ -25,9 +24,11 @@ var ballast = make([]byte, heapBallast)
 // does.
 func giveMemoryBack() (stop func()) {
 	quit, ended := make(chan struct{}), make(chan struct{})
+	ballast := make([]byte, heapBallast)
 	heap := newIdleHeap(heapState())
 	go func() {
 		defer close(ended)
+		defer runtime.KeepAlive(ballast)
 		tick := time.NewTicker(memoryTick)
 		defer tick.Stop()
 		for {

@@ -403,7 +403,7 @@ func (l *lane) join(s *session, r *run) bool {
 		return false
 	}
 	if l.run != nil && !l.run.takes(r) {
-		l.endRun()
+		_, _ = l.endRun() // not refused: the lane is up
 	}
 	if l.run == nil {
 		l.run = r
