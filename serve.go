@@ -198,7 +198,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer, Gate: journal,
-		Parking: journal, Drainer: flusher,
+		Parking: journal, Drainer: flusher, Slow: proxy.SlowConfig{After: c.Log.Slow, Keep: c.Log.SlowKeep},
 		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Timed: metrics.Timed, Hook: hook,
 	})
 	if err := server.Listen(); err != nil {

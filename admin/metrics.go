@@ -93,6 +93,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descCommands = describe("commands_total", "Commands, by the group that Redis puts them in and by what became of them: "+
 		"passed to Redis as they came, about a row, answered by keyrow, refused by keyrow.", "group", "outcome")
+	descSlow     = describe("slow_commands_total", "Commands that took longer than log.slow, by how they were answered.", "how")
 	descErrors   = describe("error_replies_total", "Error replies of Redis that were passed on.")
 	descFailed   = describe("commands_failed_total", "Commands that were answered -UPSTREAM, by whether they were sent to Redis.", "sent")
 	descClients  = describe("clients", "Clients connected.")
@@ -168,6 +169,9 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 				counter(descCommands, n, name, outcome)
 			}
 		}
+	}
+	for i, how := range proxy.Ways {
+		counter(descSlow, p.Slow[i], how)
 	}
 	counter(descErrors, p.Errors)
 	counter(descFailed, p.Unsent, "no")

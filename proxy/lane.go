@@ -61,9 +61,11 @@ type lane struct {
 	ready     []entry // entries taken from fifo, from readyAt on
 	readyAt   int
 	framer    replyFramer
-	collected []byte // the beginning of a reply that is wanted whole
-	progress  uint64 // replies taken in
-	popped    uint64 // of expected, the replies of what was taken from fifo
+	collected []byte        // the beginning of a reply that is wanted whole
+	progress  uint64        // replies taken in
+	arrived   time.Duration // when what is being handed out was there
+	slowest   slowest       // of what is being handed out
+	popped    uint64        // of expected, the replies of what was taken from fifo
 }
 
 type laneState uint8
@@ -234,6 +236,7 @@ func owedFor(waiting []entry) (n int64) {
 }
 
 func answerAll(waiting []entry, err error) {
+	now, slowest := clock(), slowest{}
 	for _, e := range waiting {
 		switch {
 		case e.n == 0:
@@ -242,7 +245,11 @@ func answerAll(waiting []entry, err error) {
 		default:
 			e.s.deliverErrors(err, e.n)
 		}
+		if e.n > 0 {
+			slowest.handed(e.s, now)
+		}
 	}
+	slowest.report(now, true)
 }
 
 // errDismissed says that Redis does not let in any more who uses the lane; it has closed their connections.
@@ -373,6 +380,7 @@ func (l *lane) read(conn net.Conn) error {
 		w += n
 		if n > 0 {
 			arrived := l.probe.arrived(0)
+			l.arrived = clock()
 			used, ferr := l.consume(buf[:w])
 			l.probe.end(l.popped-uint64(l.head.n), arrived, l.up.timed)
 			if ferr != nil {
@@ -425,6 +433,7 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			to.push(b[from:pos], l.oob)
 		default:
 			to.deliver(b[from:pos], ended)
+			l.slowest.handed(to, l.arrived)
 		}
 		from, ended = pos, 0
 	}
@@ -509,12 +518,14 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			pos += n
 			from = pos
 			err = l.collect(op, piece, done)
+			l.slowest.handed(to, l.arrived)
 		}
 		if !done || err != nil {
 			break
 		}
 	}
 	handOver()
+	l.slowest.report(l.arrived, false)
 	if errors > 0 {
 		l.up.stats.Errors.Add(errors)
 	}

@@ -22,6 +22,7 @@ type outbox struct {
 
 	// Written with mu held.
 	answered atomic.Int64 // replies that reached their place
+	placed   atomic.Int64 // answered, and holes: replies whose place is known
 	pending  atomic.Int64 // bytes in out, in held and in the writer's hands
 
 	gone       atomic.Bool // dead is set
@@ -56,6 +57,7 @@ func (o *outbox) deliver(b []byte, replies int) {
 	if !o.muted {
 		o.place(b)
 	}
+	o.placed.Add(int64(replies))
 	o.account(replies)
 	o.mu.Unlock()
 }
@@ -100,6 +102,7 @@ func (o *outbox) hold() *hole {
 	h := &hole{}
 	o.mu.Lock()
 	o.held = append(o.held, h)
+	o.placed.Add(1)
 	o.mu.Unlock()
 	return h
 }

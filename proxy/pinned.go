@@ -102,6 +102,7 @@ func (s *session) rested() {
 	switch {
 	case s.holding:
 		if s.answered.Load() >= s.owed {
+			s.released = clock()
 			s.wake()
 		}
 	case s.parked:
@@ -131,6 +132,7 @@ func (s *session) unpark() {
 	}
 	s.mu.Lock()
 	s.parked, s.holding = false, false
+	s.arrived = max(s.arrived, s.released)
 	s.mu.Unlock()
 }
 

@@ -52,16 +52,23 @@ type session struct {
 	home    atomic.Pointer[laneSet] // lanes, for others to look at
 	pin     pin                     // what goes with a lane of the session's own
 	holding bool                    // the goroutine waits for the client and for a reply; guarded by mu
-	parked  bool                    // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
+	// released is when the reply came that the session waited for with holding set; guarded by mu.
+	released time.Duration
+	parked   bool // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
 
 	batch    batch
 	stream   stream
 	counting counting
-	run      *run         // blind writes that are still to be encoded into the batch
-	owed     int64        // replies that will have been delivered once everything submitted is answered
-	reads    atomic.Int32 // mapped reads that are not answered yet
-	mixed    atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
-	quit     bool
+
+	arrived   time.Duration // when the command to be dispatched was there, and those before it were waited for
+	way       way           // how the command being dispatched is answered
+	waited    time.Duration // what it has waited for Redis and MySQL
+	stopwatch stopwatch
+	run       *run         // blind writes that are still to be encoded into the batch
+	owed      int64        // replies that will have been delivered once everything submitted is answered
+	reads     atomic.Int32 // mapped reads that are not answered yet
+	mixed     atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
+	quit      bool
 
 	command []byte // the command being dispatched, as RESP
 
@@ -114,6 +121,9 @@ func (s *session) giveBack() {
 	s.batch.shrink()
 	if cap(s.scratch) > readChunk {
 		s.scratch = nil
+	}
+	if s.stopwatch.due.Load() == 0 && cap(s.stopwatch.args) > 2*shownWhole {
+		s.stopwatch.args = nil
 	}
 }
 
@@ -260,6 +270,7 @@ func (s *session) fetch() error {
 	}
 	s.borrow()
 	n, err := s.conn.Read(s.in.more())
+	s.arrived = clock()
 	s.in.read(n)
 	s.giveBack()
 	return err
@@ -270,6 +281,7 @@ func (s *session) fetchSecured(c *secured) error {
 	for {
 		s.borrow()
 		n, err := c.Read(s.in.more())
+		s.arrived = clock()
 		s.in.read(n)
 		switch {
 		case n > 0: // an error behind it comes again
@@ -303,6 +315,7 @@ func (s *session) welcomed() {
 // try is upstream.try, from a session.
 func (s *session) try(key laneKey, args ...[]byte) ([]byte, error) {
 	s.stepAside()
+	defer s.waits(clock())
 	return s.srv.upstream.try(key, args...)
 }
 
@@ -375,6 +388,9 @@ func (s *session) submit() {
 		return
 	}
 	s.owed += b.replies
+	if w := &s.stopwatch; w.sent == 0 {
+		w.sent = s.seen()
+	}
 	if err := s.lane.submit(s, b.wire, b.entries); err != nil {
 		s.arrive()
 		answerAll(b.entries, err)
