@@ -118,10 +118,12 @@ func (l *lane) serve() {
 				why = fmt.Errorf("%w: %w", errDismissed, err)
 			}
 			l.up.stats.Failures.Add(1)
+			l.up.unreached(err)
 			l.down(why)
 			l.rest(pause.NextBackOff())
 			continue
 		}
+		l.up.reached()
 		since := time.Now()
 		l.carry(conn)
 		if !l.isClosed() {
@@ -216,8 +218,9 @@ func (l *lane) lose(err error) {
 	l.up.stats.Unknown.Add(owedFor(waiting))
 	if l.private != nil {
 		l.private.lost(err)
-	} else if l.head.n > 0 || len(waiting) > 1 {
-		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Msg("connection to redis lost with commands unanswered")
+	} else if n := owedFor(waiting); n > 0 {
+		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Int64("unanswered", n).
+			Msg("connection to redis lost with commands unanswered; whether redis ran them is unknown, as their clients are told")
 	}
 	if l.head.n > 0 && !l.framer.idle() && (l.head.op == nil || l.head.peek) {
 		// A part of the reply is with the client already: no error can follow it.
@@ -246,7 +249,7 @@ func answerAll(waiting []entry, err error) {
 			e.s.deliverErrors(err, e.n)
 		}
 		if e.n > 0 {
-			slowest.handed(e.s, now)
+			slowest.handed(e.s, 0, now)
 		}
 	}
 	slowest.report(now, true)
@@ -432,8 +435,8 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		case pushed:
 			to.push(b[from:pos], l.oob)
 		default:
+			l.slowest.handed(to, ended, l.arrived)
 			to.deliver(b[from:pos], ended)
-			l.slowest.handed(to, l.arrived)
 		}
 		from, ended = pos, 0
 	}
@@ -518,7 +521,7 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			pos += n
 			from = pos
 			err = l.collect(op, piece, done)
-			l.slowest.handed(to, l.arrived)
+			l.slowest.handed(to, 0, l.arrived)
 		}
 		if !done || err != nil {
 			break

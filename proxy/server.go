@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"keyrow/mapping"
+	"keyrow/rarely"
 )
 
 // Loader materialises the row of a key that Redis does not have.
@@ -148,12 +149,13 @@ type Server struct {
 // New makes a server; Listen and Serve start it.
 func New(o Options) *Server {
 	s := &Server{
-		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
+		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, rarely.Log(o.Log)), commands: o.Commands,
 		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
-		rare: rarely(o.Log), slow: newSlowLog(o.Slow, rarely(o.Log)),
+		rare: rarely.Log(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
+	s.slow = newSlowLog(o.Slow, s.rare)
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)

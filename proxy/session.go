@@ -180,7 +180,7 @@ func (s *session) logEnd(err error) {
 	if s.ended() == errUnread {
 		s.srv.stats.Unread.Add(1)
 		addr, _ := s.addrs()
-		s.srv.rare.Warn().Err(errUnread).Str("client", addr).Int("output_limit", s.limit).Msg("client closed")
+		s.srv.rare.Warn().Err(errUnread).Str("client", addr).Int("output_limit", s.limit).Msg("client closed, for it does not read its replies")
 		return
 	}
 	if e := s.srv.log.Debug(); e.Enabled() {

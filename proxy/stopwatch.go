@@ -81,7 +81,7 @@ func (s *session) clocked(c *command, req request, before int64) {
 		w.due.Store(asked)
 		if s.placed.Load() >= asked { // who handed the reply over may not have seen it
 			var one slowest
-			one.handed(s, clock())
+			one.handed(s, 0, clock())
 			one.report(clock(), false)
 		}
 	case !s.leads && !s.gone.Load():
@@ -97,59 +97,52 @@ func (s *session) clocked(c *command, req request, before int64) {
 // waits adds to what the command at hand has waited for Redis and MySQL, since begun.
 func (s *session) waits(begun time.Duration) { s.waited += clock() - begun }
 
-// handed is called by who has handed over replies to s, which had arrived then.
-func (w *slowest) handed(s *session, arrived time.Duration) {
-	watch := &s.stopwatch
-	due := watch.due.Load()
-	if due <= 0 || s.placed.Load() < due || !watch.due.CompareAndSwap(due, judging) {
-		return
-	}
-	if s.answered.Load() < due || !s.srv.slow.is(arrived-watch.since) { // it left a hole, or waits behind one
-		watch.due.Store(0)
-		return
-	}
-	w.n++
-	switch {
-	case w.s == nil:
-		w.s = s
-	case watch.worse(&w.s.stopwatch):
-		w.s.stopwatch.due.Store(0)
-		w.s = s
-	default:
-		watch.due.Store(0)
-	}
-}
-
 // slowest is which of the commands took longest whose replies arrived together, and were too long in coming: each would
 // only say the same, that Redis was busy.
 type slowest struct {
-	s *session // its stopwatch is held still
-	n int
+	s           *session // nil: there is none
+	n           int
+	since, sent time.Duration
+	args        []byte
+	way         way
+	fast        bool
 }
 
-// worse reports whether of two commands that were answered together w is rather the one that they waited for.
-func (w *stopwatch) worse(than *stopwatch) bool {
-	if w.fast != than.fast {
-		return than.fast
+// handed is called by who hands over replies to s: coming of them are still to be, and all had arrived then.
+func (w *slowest) handed(s *session, coming int, arrived time.Duration) {
+	watch := &s.stopwatch
+	due := watch.due.Load()
+	if due <= 0 || s.placed.Load()+int64(coming) < due || !watch.due.CompareAndSwap(due, judging) {
+		return
 	}
-	return w.since < than.since
+	// Where there is a hole, the command left it, or waits behind it.
+	if s.srv.slow.is(arrived-watch.since) && s.placed.Load() == s.answered.Load() {
+		if w.n++; w.s == nil || w.better(watch) {
+			w.s, w.since, w.sent, w.args, w.way, w.fast = s, watch.since, watch.sent, append(w.args[:0], watch.args...), watch.way, watch.fast
+		}
+	}
+	watch.due.Store(0)
+}
+
+// better reports whether of two commands that were answered together the other is rather the one that they waited for.
+func (w *slowest) better(other *stopwatch) bool {
+	if w.fast != other.fast {
+		return w.fast
+	}
+	return other.since < w.since
 }
 
 // report has KEYROW SLOW show the command, if there is one.
 func (w *slowest) report(arrived time.Duration, lost bool) {
-	s := w.s
-	if s == nil {
+	if w.s == nil {
 		return
 	}
-	watch := &s.stopwatch
-	how := watch.way
 	if lost {
-		how = wayLost
+		w.way = wayLost
 	}
-	s.srv.slow.add(s, clock()-watch.since, max(0, arrived-max(watch.since, watch.sent)), how, w.n-1,
-		func(b []byte) []byte { return append(b, watch.args...) })
-	watch.due.Store(0)
-	*w = slowest{}
+	w.s.srv.slow.add(w.s, clock()-w.since, max(0, arrived-max(w.since, w.sent)), w.way, w.n-1,
+		func(b []byte) []byte { return append(b, w.args...) })
+	w.s, w.n = nil, 0
 }
 
 // loading is since when a row is loaded for a command.
