@@ -65,32 +65,38 @@ func (s *session) asked() int64 {
 
 // clocked is called with every command that was dispatched; before is what was asked for before it.
 func (s *session) clocked(c *command, req request, before int64) {
-	asked := s.asked()
-	switch {
-	case s.pinned() && s.lane.private.patient.Load() || c.name == "KEYROW":
+	timed := c != &unknown && c.name != "KEYROW" && !(s.pinned() && s.lane.private.patient.Load()) && !s.srv.slow.off()
+	switch asked := s.asked(); {
 	case asked > before && s.placed.Load() < asked:
-		w := &s.stopwatch
-		if running := w.due.Load() != 0; running && (w.sent != 0 || !w.fast || c.fast) {
-			return
-		}
-		if c == &unknown || s.srv.slow.off() {
-			return
-		}
-		w.since, w.sent, w.way, w.fast = s.arrived, 0, s.way, c.fast
-		w.args = appendShown(w.args[:0], c, req)
-		w.due.Store(asked)
-		if s.placed.Load() >= asked { // who handed the reply over may not have seen it
-			var one slowest
-			one.handed(s, 0, clock())
-			one.report(clock(), false)
+		if timed {
+			s.start(c, req, asked)
 		}
 	case !s.leads && !s.gone.Load():
 		// It had to be waited for, or else is of a session without a loop.
 		now := clock()
-		if took := now - s.arrived; s.srv.slow.is(took) {
+		if took := now - s.arrived; timed && s.srv.slow.is(took) {
 			s.srv.slow.add(s, took, min(s.waited, took), s.way, 0, func(b []byte) []byte { return appendShown(b, c, req) })
 		}
 		s.arrived = now // as far as those behind it are concerned
+	}
+}
+
+// start starts the stopwatch, which the reply of that number is to stop, unless it runs for a better command.
+func (s *session) start(c *command, req request, due int64) {
+	w := &s.stopwatch
+	if w.due.Load() != 0 && (w.sent != 0 || !w.fast || c.fast) {
+		return
+	}
+	w.since, w.sent, w.way, w.fast = s.arrived, 0, s.way, c.fast
+	if s.run == nil && len(s.batch.entries) == 0 { // it is on its way already
+		w.sent = s.seen()
+	}
+	w.args = appendShown(w.args[:0], c, req)
+	w.due.Store(due)
+	if s.placed.Load() >= due { // who handed the reply over may not have seen it
+		var one slowest
+		one.handed(s, 0, clock())
+		one.report(clock(), false)
 	}
 }
 

@@ -3,6 +3,7 @@ package test
 import (
 	"bytes"
 	"crypto/tls"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -78,10 +79,12 @@ func TestNoSecretShows(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var b bytes.Buffer
-			b.ReadFrom(resp.Body)
+			b, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
-			shown[when+path+" without the token"] = b.String()
+			if err != nil {
+				t.Fatal(err)
+			}
+			shown[when+path+" without the token"] = string(b)
 		}
 	}
 	look("")
