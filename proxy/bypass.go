@@ -151,7 +151,7 @@ func unreachable(err error) bool {
 
 // bypass is the GET of a key, from MySQL.
 func (r *read) bypass() {
-	r.hole, r.miss = r.s.hold(), clock()
+	r.hole, r.miss = r.s.hold(1), clock()
 	r.s.srv.loader.Bypass(r.m, r.key, func(values [][]byte, err error) { r.loaded(text(values), wayBypass, err) })
 }
 
@@ -166,7 +166,7 @@ func text(values [][]byte) []byte {
 // bypass is an MGET, from MySQL.
 func (r *multiRead) bypass() {
 	r.elems = make([][]byte, len(r.keys))
-	r.hole, r.left, r.miss = r.s.hold(), len(r.keys), clock()
+	r.hole, r.left, r.miss = r.s.hold(1), len(r.keys), clock()
 	for _, k := range r.keys {
 		r.s.srv.loader.Bypass(k.m, k.key, func(values [][]byte, err error) { r.loaded(k.at, text(values), wayBypass, err) })
 	}

@@ -97,18 +97,19 @@ func (o *outbox) place(b []byte) {
 	o.pending.Add(int64(len(b)))
 }
 
-// hold leaves a hole for a reply that fill will bring.
-func (o *outbox) hold() *hole {
+// hold leaves a hole for a reply, or for as many as replies, that fill will bring.
+func (o *outbox) hold(replies int) *hole {
 	h := &hole{}
 	o.mu.Lock()
 	o.held = append(o.held, h)
-	o.placed.Add(1)
+	o.placed.Add(int64(replies))
+	o.account(0) // a session may wait for what comes with the reply, and not for the reply itself: see run.over
 	o.mu.Unlock()
 	return h
 }
 
-// fill brings the reply for h, counts it as one, and lets go what waited behind it.
-func (o *outbox) fill(h *hole, b []byte) {
+// fill brings the reply for h, or as many as replies, and lets go what waited behind it.
+func (o *outbox) fill(h *hole, b []byte, replies int) {
 	o.mu.Lock()
 	if o.muted {
 		b = nil
@@ -123,7 +124,7 @@ func (o *outbox) fill(h *hole, b []byte) {
 		o.pending.Add(-int64(len(next)))
 		o.write(next)
 	}
-	o.account(1)
+	o.account(replies)
 	o.mu.Unlock()
 }
 

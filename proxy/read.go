@@ -48,7 +48,7 @@ func (r *read) reply(_ *lane, b []byte) {
 		return
 	}
 	r.m.Counts.Misses.Add(1)
-	r.hole, r.miss = r.s.hold(), clock()
+	r.hole, r.miss = r.s.hold(1), clock()
 	r.s.srv.loader.Load(r.m, r.key, func(image []byte, leased bool, err error) { r.loaded(image, wayOf(leased), err) })
 }
 
@@ -74,7 +74,7 @@ func (r *read) loaded(image []byte, how way, err error) {
 	s, hole, null := r.s, r.hole, r.null
 	r.done(s, how, r)
 	r.end()
-	s.fill(hole, appendImage(nil, image, err, null))
+	s.fill(hole, appendImage(nil, image, err, null), 1)
 	s.rested()
 }
 
@@ -176,7 +176,7 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 	}
 	b = append([]byte(nil), b...) // the lane's buffer is used again before the rows are there
 	r.elems, _ = elements(elems[:0], b)
-	r.keys, r.hole, r.left, r.miss = missing, r.s.hold(), len(missing), clock()
+	r.keys, r.hole, r.left, r.miss = missing, r.s.hold(1), len(missing), clock()
 	for _, k := range missing {
 		r.s.srv.loader.Load(k.m, k.key, func(image []byte, leased bool, err error) { r.loaded(k.at, image, wayOf(leased), err) })
 	}
@@ -218,7 +218,7 @@ func (r *multiRead) loaded(at int, image []byte, how way, err error) {
 		}
 	}
 	r.s.reads.Add(-1)
-	r.s.fill(r.hole, b)
+	r.s.fill(r.hole, b, 1)
 	r.s.rested()
 }
 

@@ -64,13 +64,16 @@ type session struct {
 	way       way           // how the command being dispatched is answered
 	waited    time.Duration // what it has waited for Redis and MySQL
 	stopwatch stopwatch
-	run       *run         // blind writes that are still to be encoded into the batch
-	owed      int64        // replies that will have been delivered once everything submitted is answered
-	reads     atomic.Int32 // mapped reads that are not answered yet
-	mixed     atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
-	quit      bool
 
-	command []byte // the command being dispatched, as RESP
+	run    *run         // blind writes that are still to be encoded into the batch
+	owed   int64        // replies that will have been delivered once everything submitted is answered
+	reads  atomic.Int32 // mapped reads that are not answered yet
+	mixed  atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
+	joined uint64       // the number of the lane's run that has writes of the session, if it is unsent
+	quit   bool
+
+	command    []byte  // the command being dispatched, as RESP
+	latestCall receipt // where the latest call was answered
 
 	latest     *command // the row of the last command without subcommands
 	latestName string   // how the client wrote its name
@@ -382,15 +385,18 @@ func (s *session) expect(e entry, replies int64) {
 
 // submit hands the batch to the lane. If the lane does not take it, each of its commands gets the error.
 func (s *session) submit() {
+	if w := &s.stopwatch; w.sent == 0 {
+		w.sent = s.seen()
+	}
+	if s.join() {
+		return
+	}
 	s.endRun()
 	b := &s.batch
 	if len(b.entries) == 0 {
 		return
 	}
 	s.owed += b.replies
-	if w := &s.stopwatch; w.sent == 0 {
-		w.sent = s.seen()
-	}
 	if err := s.lane.submit(s, b.wire, b.entries); err != nil {
 		s.arrive()
 		answerAll(b.entries, err)

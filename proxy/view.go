@@ -335,7 +335,7 @@ func (v *view) again(encode func(w []byte) []byte) *lane {
 
 func (v *view) hold() {
 	if v.hole == nil {
-		v.hole, v.miss = v.s.hold(), clock()
+		v.hole, v.miss = v.s.hold(1), clock()
 	}
 }
 
@@ -354,7 +354,7 @@ func (v *view) end(b []byte) {
 	s.reads.Add(-1)
 	if hole != nil {
 		v.done(s, v.how, v)
-		s.fill(hole, append([]byte(nil), b...))
+		s.fill(hole, append([]byte(nil), b...), 1)
 		s.rested()
 	} else {
 		s.deliver(b, 1)
