@@ -27,6 +27,7 @@ type Options struct {
 	Env    []string          // NAME=value, added to the environment of the tests
 	Args   []string          // after "-c conf.toml"
 	Hooks  *Hooks            // where the process is to be held, see [NewHooks]
+	Listen []*os.File        // sockets that it is passed as by systemd
 	Lean   bool              // the program as it is delivered, for tests of memory: no hooks and no race detector
 }
 
@@ -45,6 +46,7 @@ type Keyrow struct {
 	dir     string
 	log     *logbook
 	proc    *process
+	guarded sync.Once // see guard
 
 	mu     sync.Mutex
 	client *redis.Client // guarded by mu; made on first use
@@ -150,7 +152,11 @@ func (k *Keyrow) spawn() error {
 	if k.options.Hooks != nil {
 		env = append(env, k.options.Hooks.env()...)
 	}
-	k.proc, err = startProcess(k.log, k.dir, env, append([]string{binary, "-c", k.Conf}, k.options.Args...)...)
+	argv := append([]string{binary, "-c", k.Conf}, k.options.Args...)
+	if n := len(k.options.Listen); n > 0 { // the shell is the one who knows its process id before the program runs
+		argv = append([]string{"/bin/sh", "-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d exec "$0" "$@"`, n)}, argv...)
+	}
+	k.proc, err = startWith(k.options.Listen, k.log, k.dir, env, argv...)
 	return err
 }
 
@@ -282,7 +288,7 @@ func (k *Keyrow) Pause() {
 func (k *Keyrow) Resume() { k.proc.resume() }
 
 // PID is the process id.
-func (k *Keyrow) PID() int { return k.proc.cmd.Process.Pid }
+func (k *Keyrow) PID() int { return k.proc.pid }
 
 // Log is what the process has printed so far, over all its starts.
 func (k *Keyrow) Log() string { return k.log.String() }
