@@ -40,6 +40,8 @@ With --json it prints one object:
     query     the name of the query, left out if it is none's
     setting   the key of the mapping or query to change, "columns" say; left out where both are
     text      what is wrong and the way out`,
+		Example: "  keyrow check -c conf.toml\n" +
+			"  keyrow check --json | jq -r '.findings[] | select(.severity == \"error\").text'",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(conf)

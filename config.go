@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 
@@ -31,7 +32,17 @@ type config struct {
 type logConfig struct {
 	Level  string `toml:"level"`  // debug, info, warn or error
 	Format string `toml:"format"` // auto, console or json
+	// Slow is how long a command takes at least that KEYROW SLOW shows; 0: none.
+	Slow     time.Duration `toml:"slow"`
+	SlowKeep int           `toml:"slow_keep"` // how many of them are kept
 }
+
+// Defaults and limits of KEYROW SLOW; Redis has the same defaults.
+const (
+	defaultSlow     = 10 * time.Millisecond
+	defaultSlowKeep = 128
+	maxSlowKeep     = 10000 // they take some 50 MB at most
+)
 
 func defaultConfig() config {
 	return config{
@@ -40,7 +51,7 @@ func defaultConfig() config {
 		MySQL:   backend.DefaultMySQL(),
 		Journal: backend.DefaultJournal(),
 		Admin:   admin.DefaultConfig(),
-		Log:     logConfig{Level: "info", Format: "auto"},
+		Log:     logConfig{Level: "info", Format: "auto", Slow: defaultSlow, SlowKeep: defaultSlowKeep},
 	}
 }
 
@@ -140,6 +151,12 @@ func (c logConfig) Validate() error {
 	}
 	if !slices.Contains([]string{"auto", "console", "json"}, c.Format) {
 		errs = append(errs, fmt.Errorf("log.format: %q is not one of auto, console, json", c.Format))
+	}
+	if c.Slow < 0 {
+		errs = append(errs, fmt.Errorf(`log.slow: %v is negative; "0" is for no command at all`, c.Slow))
+	}
+	if c.SlowKeep < 1 || c.SlowKeep > maxSlowKeep {
+		errs = append(errs, fmt.Errorf("log.slow_keep: %d: must be from 1 to %d", c.SlowKeep, maxSlowKeep))
 	}
 	return errors.Join(errs...)
 }

@@ -112,11 +112,11 @@ func TestConfigProblems(t *testing.T) {
 		{"unknown key, other case", `proxy.Listen = ":1"`, []string{`proxy.Listen: there is no such key; did you mean listen?`}},
 		{"unknown key, near several", minimal + `colums = ["id"]`,
 			[]string{`mapping "user": colums: there is no such key; did you mean column or columns?`}},
-		{"unknown key, near none", `log.colour = true`, []string{`log.colour: there is no such key; there are format, level`}},
+		{"unknown key, near none", `log.colour = true`, []string{`log.colour: there is no such key; there are format, level, slow, slow_keep`}},
 		{"unknown section", `[rediss]`, []string{`rediss: there is no such key; did you mean redis?`}},
 		{"key outside of a section", `listen = ":6380"`,
 			[]string{`listen: there is no such key; there are admin, journal, log, mapping, mysql, proxy, query, redis`}},
-		{"unknown key with a percent sign", `log."%s" = 1`, []string{`log.%s: there is no such key; there are format, level`}},
+		{"unknown key with a percent sign", `log."%s" = 1`, []string{`log.%s: there is no such key; there are format, level, slow, slow_keep`}},
 		{"key of a section below it", `redis.addr.host = "x"`, []string{`redis.addr: want text in quotes, got a table`}},
 
 		{"text for a number", `redis.lanes = "two"`, []string{`redis.lanes: want a whole number, got "two"`}},

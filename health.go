@@ -16,7 +16,7 @@ import (
 
 func newHealth() *cobra.Command {
 	var conf string
-	var live bool
+	var live, asJSON bool
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "health",
@@ -27,8 +27,14 @@ the journal has an owner. With --live it asks only whether the process is there.
 
 In a Dockerfile:
 
-  HEALTHCHECK CMD ["/keyrow", "health", "-c", "/etc/keyrow/conf.toml"]`,
-		Args: noArgs,
+  HEALTHCHECK CMD ["/keyrow", "health", "-c", "/etc/keyrow/conf.toml"]
+
+With --json it prints one object:
+
+  ok     whether it is ready, or alive with --live
+  error  why not, left out if it is`,
+		Example: "  keyrow health\n  keyrow health --live --timeout 1s",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(conf)
 			if err != nil {
@@ -40,17 +46,31 @@ In a Dockerfile:
 			if live {
 				path, well = "/healthz", "alive"
 			}
-			if err := admin.Ask(ctx, c.Admin, path); err != nil {
-				return err
+			err = admin.Ask(ctx, c.Admin, path)
+			if asJSON {
+				h := health{OK: err == nil}
+				if err != nil {
+					h.Error = err.Error()
+				}
+				return errors.Join(writeJSON(os.Stdout, h), err)
 			}
-			fmt.Fprintln(os.Stdout, well)
-			return nil
+			if err == nil {
+				_, err = fmt.Println(well)
+			}
+			return err
 		},
 	}
 	configFlag(cmd.Flags(), &conf)
 	cmd.Flags().BoolVar(&live, "live", false, "ask only whether the process is there")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long to wait for the answer")
 	return cmd
+}
+
+// health is what health prints with --json. The names of its fields are a promise.
+type health struct {
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"`
 }
 
 // checks are what the admin listener looks at. The tables were compared with the mappings before keyrow serves, so there

@@ -58,6 +58,7 @@ A password never gets into the file: a variable of the environment takes its pla
 	flags.StringVar(&o.redis, "redis", backend.DefaultRedisAddr, "the address of Redis")
 	flags.StringVarP(&o.out, "out", "o", "", "the file to write, instead of stdout")
 	flags.BoolVar(&o.force, "force", false, "overwrite the file")
+	must(cobra.MarkFlagFilename(flags, "out", "toml"))
 	return cmd
 }
 

@@ -58,7 +58,8 @@ func journalStatus(o *journalOptions) *cobra.Command {
   oldest_pending_ms  age of the oldest in milliseconds, 0 if none waits
   settled_per_second marks worked off a second, by all keyrow processes
   parked             keys whose rows MySQL refuses`,
-		Args: noArgs,
+		Example: "  keyrow journal status\n  keyrow journal status --json | jq .oldest_pending_ms",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withJournal(cmd.Context(), o, func(ctx context.Context, j *backend.Journal) error {
 				s, err := j.Status(ctx)
@@ -85,8 +86,11 @@ func journalFlush(o *journalOptions) *cobra.Command {
 		Short: "Wait until what is pending now is in MySQL, all of it or that of one key",
 		Long: `flush waits until every write that is in the journal now is in MySQL, or parked. The keyrow
 processes that run do that; flush does it itself where none of them does. What is written while
-it waits is not waited for. The exit status is 3 if time ran out; nothing is lost then.`,
-		Args: atMostOneKey,
+it waits is not waited for. The exit status is 3 if time ran out; nothing is lost then.
+
+With --json it prints one object: remaining, how many marks are left.`,
+		Example: "  keyrow journal flush\n  keyrow journal flush user:42 --timeout 5s",
+		Args:    atMostOneKey,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
 			defer cancel()
@@ -166,7 +170,8 @@ their values in Redis and are served. With --json it prints a list of objects:
   error  the words of MySQL, or of keyrow
   since  when it was parked first
   tries  how often it was tried`,
-		Args: noArgs,
+		Example: "  keyrow journal parked\n  keyrow journal parked --json | jq -r '.[].key'",
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withJournal(cmd.Context(), o, func(ctx context.Context, j *backend.Journal) error {
 				rows, err := j.Parked(ctx, o.limit)
@@ -225,8 +230,9 @@ func journalRetry(o *journalOptions) *cobra.Command {
 		Short: "Have parked rows tried again",
 		Long: `retry puts the marks of parked keys back, so that a keyrow that runs, or keyrow journal flush, tries
 them again. They are parked until they are written, and stay so if MySQL refuses them still. It prints
-how many were not under way already.`,
-		Args: keysOrAll(o),
+how many were not under way already; with --json one object: retried, how many.`,
+		Example: "  keyrow journal retry user:42\n  keyrow journal retry --all",
+		Args:    keysOrAll(o),
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			return withJournal(cmd.Context(), o, func(ctx context.Context, j *backend.Journal) error {
 				n, err := j.Retry(ctx, keys...)
@@ -244,8 +250,9 @@ func journalDrop(o *journalOptions) *cobra.Command {
 		Short: "Give up what was written to parked rows",
 		Long: `drop gives up what was written to parked keys: it is lost. Their values leave Redis, and who reads
 them next gets the rows as MySQL has them. It prints how many of the keys were parked, and on stderr
-what each of them was parked for.`,
-		Args: keysOrAll(o),
+what each of them was parked for. With --json it prints one object: dropped, how many.`,
+		Example: "  keyrow journal drop user:42\n  keyrow journal drop --all",
+		Args:    keysOrAll(o),
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			return withJournal(cmd.Context(), o, func(ctx context.Context, j *backend.Journal) error {
 				if !o.all {

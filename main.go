@@ -66,10 +66,7 @@ func run(ctx context.Context, args []string) error {
 		Short: "A caching proxy for Redis that reads rows from MySQL and writes them back",
 		Long: `keyrow stands between applications and Redis and knows which keys are rows of MySQL.
 A GET that Redis cannot answer is read from MySQL and cached; a SET is answered by Redis
-and flushed to MySQL behind it; everything else passes through.
-
-Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
-3 stopped with writes left in Redis that are not in MySQL yet.`,
+and flushed to MySQL behind it; everything else passes through.`,
 		Example: "  keyrow init --out conf.toml  write a configuration for the tables of a database\n" +
 			"  keyrow check -c conf.toml    compare it with Redis and the tables of MySQL\n" +
 			"  keyrow -c conf.toml          serve\n" +
@@ -92,7 +89,12 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 		return usageError{fmt.Errorf("%w; keyrow --help lists the flags", err)}
 	})
 	root.SetVersionTemplate("keyrow {{.Version}}\n")
-	root.AddCommand(newInit(), newCheck(), newWarm(), newVerify(), newJournal(), newHealth())
+	root.SetUsageTemplate(root.UsageTemplate() + `
+Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
+3 stopped with writes left in Redis that are not in MySQL yet.
+`)
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.AddCommand(newInit(), newCheck(), newWarm(), newVerify(), newJournal(), newHealth(), newVersion(), newCompletion())
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
@@ -100,9 +102,10 @@ Exit status: 0 fine, 1 a finding or failure, 2 wrong usage or configuration,
 // defaultConf is the configuration file unless another is named.
 const defaultConf = "conf.toml"
 
-// configFlag gives a command the flag that names the configuration.
+// configFlag adds the flag that names the configuration.
 func configFlag(flags *pflag.FlagSet, path *string) {
 	flags.StringVarP(path, "config", "c", defaultConf, "the configuration file")
+	must(cobra.MarkFlagFilename(flags, "config", "toml"))
 }
 
 func noArgs(_ *cobra.Command, args []string) error {

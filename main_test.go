@@ -68,6 +68,9 @@ func TestCommandLine(t *testing.T) {
 		stderr string // all of it
 	}{
 		{name: "version", args: "--version", stdout: "keyrow dev\n"},
+		{name: "completion of nothing", args: "completion", status: 2,
+			stderr: "keyrow: want the name of one shell, bash, zsh or fish, not 0 arguments\n"},
+		{name: "completion of another shell", args: "completion csh", status: 2, stderr: "keyrow: \"csh\" is not one of bash, zsh, fish\n"},
 		{name: "unknown flag", args: "--nope", status: 2,
 			stderr: "keyrow: unknown flag: --nope; keyrow --help lists the flags\n"},
 		{name: "unknown flag of check", args: "check -x", status: 2,

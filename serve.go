@@ -233,7 +233,8 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		},
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer,
 		Replicas: replicas, Gate: journal, Parking: journal, Drainer: flusher,
-		Log: log, Report: report(loader, flusher, replicas), JournalReport: reportJournal(flusher), Timed: metrics.Timed,
+		Slow: proxy.SlowConfig{After: c.Log.Slow, Keep: c.Log.SlowKeep},
+		Log:  log, Report: report(loader, flusher, replicas), JournalReport: reportJournal(flusher), Timed: metrics.Timed,
 		Inherit: sockets.Take, Hook: hook,
 	})
 	if err := server.Listen(); err != nil {

@@ -71,6 +71,7 @@ With --json it prints one object:
 			return verify(cmd.Context(), o)
 		},
 	}
+	cmd.ValidArgsFunction = completeNames(&o.conf)
 	configFlag(cmd.Flags(), &o.conf)
 	flags := cmd.Flags()
 	flags.IntVar(&o.sample, "sample", 0, "how many keys to compare, from a place chosen at random; 0: all")

@@ -80,6 +80,7 @@ With --json it prints one object:
 			return warm(cmd.Context(), o)
 		},
 	}
+	cmd.ValidArgsFunction = completeNames(&o.conf)
 	configFlag(cmd.Flags(), &o.conf)
 	flags := cmd.Flags()
 	flags.StringVar(&o.from, "from", "", "the key to start at, whether it has a row or not; it may stand in quotes, with \\x00 for bytes")

@@ -115,6 +115,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	descCommands = describe("commands_total", "Commands, by the group that Redis puts them in and by what became of them: "+
 		"passed to Redis as they came, about a row, answered by keyrow, refused by keyrow.", "group", "outcome")
+	descSlow     = describe("slow_commands_total", "Commands that took longer than log.slow, by how they were answered.", "how")
 	descErrors   = describe("error_replies_total", "Error replies of Redis that were passed on.")
 	descFailed   = describe("commands_failed_total", "Commands that were answered -UPSTREAM, by whether they were sent to Redis.", "sent")
 	descClients  = describe("clients", "Clients connected.")
@@ -146,6 +147,10 @@ var (
 	descEarly     = describe("early_refreshes_total", "Images that were read anew before they expired.")
 	descBypasses  = describe("bypassed_reads_total", "Reads of rows that MySQL answered, since Redis could not be reached.")
 	descKept      = describe("selects_suppressed_total", "SELECTs that were not sent, by reason: the breaker was open, or max_selects was reached.", "reason")
+	descOpened    = describe("breaker_opened_total", "Times that the breaker opened.", "server")
+	descJoined    = describe("coalesced_loads_total", "Reads of rows that waited for a SELECT of another reader of the same row.")
+	descCrowded   = describe("loads_refused_total", "Reads of rows that were refused at mysql.max_waiting.")
+	descOverdue   = describe("loads_overdue_total", "Rows whose SELECT did not begin within mysql.timeout.")
 	descLoadFails = describe("load_errors_total", "Reads of rows that ended in an error.")
 
 	descWrites    = describe("writes_total", "Writes of rows that were acknowledged.")
@@ -161,6 +166,7 @@ var (
 	descOwnerless  = describe("journal_ownerless_partitions", "Partitions of the journal of which this process has known no owner since its start.")
 	descNewParked  = describe("parked_total", "Keys that this process parked.")
 	descLostWrites = describe("lost_writes_total", "Keys that were written and whose value was gone from Redis before it was flushed.")
+	descLosses     = describe("journal_losses_total", "Times that Redis came back without the journal.")
 	descSweeps     = describe("flush_sweeps_total", "Take-overs of what was written.")
 	descRows       = describe("flushed_rows_total", "Rows written to MySQL and deleted there.")
 	descStatements = describe("flush_statements_total", "Statements sent for that, failed ones included.", "kind")
@@ -195,6 +201,9 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 				counter(descCommands, n, name, outcome)
 			}
 		}
+	}
+	for i, how := range proxy.Ways {
+		counter(descSlow, p.Slow[i], how)
 	}
 	counter(descErrors, p.Errors)
 	counter(descFailed, p.Unsent, "no")
@@ -244,6 +253,10 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	counter(descLoadFails, int64(st.loads.Errors))
+	counter(descJoined, int64(st.loads.Joined))
+	counter(descCrowded, int64(st.loads.Crowded))
+	counter(descOverdue, int64(st.loads.Overdue))
+	counter(descOpened, int64(st.loads.Opened), "mysql")
 	gauge(descWaiting, float64(st.loads.Waiting))
 	counter(descStale, int64(st.loads.Stale))
 	counter(descEarly, int64(st.loads.Early))
@@ -266,6 +279,7 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 	gauge(descOwnerless, float64(len(f.Ownerless)))
 	counter(descNewParked, f.NewlyParked)
 	counter(descLostWrites, f.Lost)
+	counter(descLosses, f.Losses)
 	counter(descSweeps, f.Sweeps)
 	counter(descRows, f.Rows)
 	counter(descStatements, f.Upserts, "upsert")

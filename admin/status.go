@@ -254,7 +254,7 @@ func (s *Server) act(do func(p Parking, ctx context.Context, keys ...string) (in
 				say(w, http.StatusConflict, err.Error()+"\n")
 				return
 			}
-			s.o.Log.Info().Str("what", r.URL.Path).Bytes("key", row.ID).Str("from", r.RemoteAddr).Msg("parked row, by request")
+			s.o.Log.Info().Str("what", r.URL.Path).Bytes("key", row.ID).Str("from", r.RemoteAddr).Msg("somebody had a parked row retried or dropped on the status page")
 			w.WriteHeader(http.StatusNoContent)
 		}
 	}

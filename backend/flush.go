@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"keyrow/mapping"
+	"keyrow/rarely"
 )
 
 // Points at which FlusherOptions.Hook is called, in the order of a flush. Between committed and settled the rows are
@@ -69,7 +70,7 @@ type Flusher struct {
 	mappings func() *mapping.Set
 	look     func(context.Context) error
 	log      zerolog.Logger
-	often    zerolog.Logger // for what may go on for long or concern many keys: a few lines every ten seconds
+	often    zerolog.Logger // for what may go on for long or concern many keys
 	flushed  func(keys int, took time.Duration)
 	hook     func(string)
 	patience time.Duration
@@ -132,7 +133,7 @@ func NewFlusher(o FlusherOptions) *Flusher {
 		mappings: o.Mappings,
 		look:     o.Look,
 		log:      o.Log,
-		often:    o.Log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second}),
+		often:    rarely.Log(o.Log),
 		flushed:  o.Flushed,
 		hook:     o.Hook,
 		patience: referencePatience,

@@ -43,7 +43,7 @@ func appendJSON(b []byte, s string) []byte {
 	return append(b, text...)
 }
 
-// tellParked counts and logs keys that were parked: each at level error, up to a few every ten seconds.
+// tellParked counts and logs keys that were parked: each at level error, but not all of many.
 func (o *owner) tellParked(items []*item) {
 	o.f.stats.parked.Add(int64(len(items)))
 	lost := 0
@@ -52,7 +52,7 @@ func (o *owner) tellParked(items []*item) {
 			lost++
 			continue
 		}
-		o.log.Error().Str("key", it.key).Err(it.err).Msg("row cannot be written; its key is parked")
+		o.log.Error().Str("key", it.key).Err(it.err).Msg("row cannot be written; its key is parked, keyrow journal parked lists such to be retried or dropped")
 	}
 	if lost == 0 {
 		return
@@ -64,7 +64,7 @@ func (o *owner) tellParked(items []*item) {
 			names = append(names, it.key)
 		}
 	}
-	o.f.log.Error().Int("partition", o.p).Int("lost", lost).Strs("keys", names).
+	o.log.Error().Int("lost", lost).Strs("keys", names).
 		Msg("writes are lost: these keys were written, nobody deleted them, and redis no longer has them; " +
 			"their rows are left as they are")
 }

@@ -134,7 +134,7 @@ func (f *Flusher) pause(m *mapping.Mapping, why error) {
 	}
 	d := p.retry.NextBackOff()
 	p.next = time.Now().Add(d)
-	f.log.Error().Str("mapping", m.Name).Err(why).Dur("pause", d).
+	f.often.Error().Str("mapping", m.Name).Err(why).Dur("pause", d).
 		Msg("mapping is paused: its table cannot be written; its writes wait, the others go on")
 }
 

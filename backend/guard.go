@@ -14,6 +14,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"keyrow/mapping"
+	"keyrow/rarely"
 )
 
 const (
@@ -47,6 +48,7 @@ type guard struct {
 }
 
 func newGuard(l *Loader, ping func(context.Context) error, log zerolog.Logger) *guard {
+	log = rarely.Log(log)
 	g := &guard{
 		ctx: l.ctx, wg: &l.wg, timeout: l.timeout, ping: ping, counters: &l.counters,
 		turns: make(map[string]*rate.Limiter),

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"keyrow/mapping"
+	"keyrow/rarely"
 )
 
 // layoutEvery is how often the eviction policy of Redis and the layout of the journal are looked at again: for so long a
@@ -123,7 +124,7 @@ func (j *Journal) settled(n int64) { j.counted.Add(-n) }
 func (j *Journal) watch(ctx context.Context) {
 	tick := time.NewTicker(j.cfg.Interval)
 	defer tick.Stop()
-	often := j.log.Sample(&zerolog.BurstSampler{Burst: 1, Period: 10 * time.Second})
+	often := rarely.Log(j.log)
 	looked := time.Now()
 	for {
 		select {

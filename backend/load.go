@@ -107,7 +107,7 @@ type queue struct {
 type load struct {
 	key     []byte
 	name    string // key too
-	waiters []func(image []byte, err error)
+	waiters []func(image []byte, leased bool, err error)
 
 	asked int // how many of waiters had joined when acquire was last sent
 	sent  int // how many of waiters had joined when the last script was sent
@@ -191,21 +191,22 @@ func NewLoader(o LoaderOptions) *Loader {
 // Load reads the value of key, which has no image as far as the caller knows, and calls done once, from any goroutine:
 // with the image, which is shared and not to be changed; with nil if there is nothing; or with an error that says what
 // a client is told. Of a kind that Redis does not keep as a string, the image is in Redis, not in what done is given:
-// that is empty. done must not block. Load keeps no reference to key.
-func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, err error)) {
+// that is empty. leased says that another process was waited for, which had the lease. done must not block. Load keeps no
+// reference to key.
+func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, leased bool, err error)) {
 	l.counters.loads.Add(1)
 	if err := m.Unfit(); err != nil {
 		l.counters.errors.Add(1)
-		done(nil, suspended(m, err))
+		done(nil, false, suspended(m, err))
 		return
 	}
 	if !m.Names(key) {
-		done(nil, nil)
+		done(nil, false, nil)
 		return
 	}
 	if err := l.join(m, key, done); err != nil {
 		l.counters.errors.Add(1)
-		done(nil, err)
+		done(nil, false, err)
 	}
 }
 
@@ -219,7 +220,7 @@ func newLoad(key []byte) *load { return &load{key: append([]byte(nil), key...), 
 
 // join makes done wait for key, and starts the rounds of the mapping if there are none under way. It fails if the
 // Loader is closed, or has as many waiters as it may have.
-func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, err error)) error {
+func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, leased bool, err error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -381,7 +382,7 @@ func (l *Loader) next(q *queue) (loads []*load, pause time.Duration, idle bool) 
 func (l *Loader) abandon(q *queue) {
 	l.mu.Lock()
 	delete(l.queues, q.m)
-	var waiters []func([]byte, error)
+	var waiters []func([]byte, bool, error)
 	for _, ld := range q.loads {
 		waiters = append(waiters, ld.waiters...)
 	}
@@ -389,14 +390,14 @@ func (l *Loader) abandon(q *queue) {
 	l.mu.Unlock()
 	l.counters.errors.Add(uint64(len(waiters)))
 	for _, done := range waiters {
-		done(nil, errClosed)
+		done(nil, false, errClosed)
 	}
 }
 
 // answer gives the first n waiters of a key their answer. Those who joined later go into another round.
 func (l *Loader) answer(q *queue, ld *load, n int, image []byte) {
 	l.mu.Lock()
-	waiters := ld.waiters[:n:n]
+	waiters, leased := ld.waiters[:n:n], ld.polls > 0
 	l.waiting -= n
 	if ld.waiters = ld.waiters[n:]; len(ld.waiters) == 0 {
 		delete(q.loads, ld.name)
@@ -406,7 +407,7 @@ func (l *Loader) answer(q *queue, ld *load, n int, image []byte) {
 	}
 	l.mu.Unlock()
 	for _, done := range waiters {
-		done(image, nil)
+		done(image, leased, nil)
 	}
 }
 
@@ -416,13 +417,13 @@ func (l *Loader) fail(q *queue, ld *load, err error) {
 		err = errClosed
 	}
 	l.mu.Lock()
-	waiters := ld.waiters
+	waiters, leased := ld.waiters, ld.polls > 0
 	l.waiting -= len(waiters)
 	delete(q.loads, ld.name)
 	l.mu.Unlock()
 	l.counters.errors.Add(uint64(len(waiters)))
 	for _, done := range waiters {
-		done(nil, err)
+		done(nil, leased, err)
 	}
 }
 

@@ -136,7 +136,7 @@ func (lg *loading) start(l *Loader, key string) <-chan answer {
 		lg.t.Errorf("%s is not mapped", key)
 	}
 	c := make(chan answer, 2) // a second answer is a bug, not a reason to hang
-	l.Load(m, []byte(key), func(image []byte, err error) { c <- answer{image, err} })
+	l.Load(m, []byte(key), func(image []byte, _ bool, err error) { c <- answer{image, err} })
 	return c
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"keyrow/mapping"
+	"keyrow/rarely"
 )
 
 // Points at which WriterOptions.Hook is called, in the order of a write.
@@ -135,7 +136,7 @@ func NewWriter(o WriterOptions) *Writer {
 	}
 	return &Writer{
 		rdb: o.Redis, db: o.DB, journal: o.Journal, mappings: o.Mappings, altered: o.Altered, lease: o.Lease, written: o.Written, hook: o.Hook,
-		log: o.Log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second}), token: rand.Text() + ":",
+		log: rarely.Log(o.Log), token: rand.Text() + ":",
 	}
 }
 
@@ -475,6 +476,6 @@ func (w *Writer) show(ctx context.Context, token string, reads []*read, changes 
 		failed = errors.Join(failed, scriptOutdate.Run(ctx, w.rdb, []string{"", ""}, drop...).Err())
 	}
 	if failed != nil {
-		w.log.Warn().Err(failed).Msg("rows were written and redis could not be told; it has no images of them")
+		w.log.Warn().Err(failed).Msg("rows were written to mysql and redis could not be told; it has no images of them, readers get them from mysql")
 	}
 }

@@ -100,7 +100,7 @@ func (o *owner) split(ctx context.Context, items []*item, how manner) error {
 // renewed reports whether m is no longer in force, after a look at its table.
 func (o *owner) renewed(ctx context.Context, m *mapping.Mapping) bool {
 	if err := o.f.look(ctx); err != nil {
-		o.log.Warn().Str("mapping", m.Name).Err(err).Msg("table cannot be looked at")
+		o.log.Warn().Str("mapping", m.Name).Err(err).Msg("the table of a row that mysql refuses cannot be looked at; the mapping stays as it is")
 	}
 	return !slices.Contains(o.f.mappings().All(), m)
 }

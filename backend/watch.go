@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"keyrow/mapping"
+	"keyrow/rarely"
 )
 
 const (
@@ -61,7 +62,7 @@ func (w *Watch) Mappings() *mapping.Set { return w.set.Load() }
 
 // Run reads the schema time and again until ctx ends.
 func (w *Watch) Run(ctx context.Context) {
-	often := w.log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Minute})
+	often := rarely.Log(w.log)
 	for {
 		wait(ctx, watchSoon)
 		timer := time.NewTimer(watchEvery - watchSoon)

@@ -188,7 +188,7 @@ func TestAlterSuspends(t *testing.T) {
 	l := NewLoader(LoaderOptions{Redis: fl.rdb, DB: fl.mysql.DB(fl.db), Journal: fl.keys, Timeout: time.Minute})
 	defer l.Close()
 	answered := make(chan error, 1)
-	l.Load(m, []byte("t:2"), func(_ []byte, err error) { answered <- err })
+	l.Load(m, []byte("t:2"), func(_ []byte, _ bool, err error) { answered <- err })
 	if err := <-answered; err == nil || !strings.Contains(err.Error(), `mapping "t" is suspended: the table t is gone`) {
 		t.Error(err)
 	}

@@ -151,8 +151,8 @@ func unreachable(err error) bool {
 
 // bypass is the GET of a key, from MySQL.
 func (r *read) bypass() {
-	r.hole = r.s.hold()
-	r.s.srv.loader.Bypass(r.m, r.key, func(values [][]byte, err error) { r.loaded(text(values), err) })
+	r.hole, r.miss = r.s.hold(1), clock()
+	r.s.srv.loader.Bypass(r.m, r.key, func(values [][]byte, err error) { r.loaded(text(values), wayBypass, err) })
 }
 
 // text is the image of a kind that is a text.
@@ -166,9 +166,9 @@ func text(values [][]byte) []byte {
 // bypass is an MGET, from MySQL.
 func (r *multiRead) bypass() {
 	r.elems = make([][]byte, len(r.keys))
-	r.hole, r.left = r.s.hold(), len(r.keys)
+	r.hole, r.left, r.miss = r.s.hold(1), len(r.keys), clock()
 	for _, k := range r.keys {
-		r.s.srv.loader.Bypass(k.m, k.key, func(values [][]byte, err error) { r.loaded(k.at, text(values), err) })
+		r.s.srv.loader.Bypass(k.m, k.key, func(values [][]byte, err error) { r.loaded(k.at, text(values), wayBypass, err) })
 	}
 }
 
@@ -188,6 +188,7 @@ func (r *multiRead) may(err error) bool {
 // bypass is an HGETALL, from MySQL.
 func (v *view) bypass() {
 	v.hold()
+	v.how = wayBypass
 	v.s.srv.loader.Bypass(v.keys[0].m, v.key(0), func(values [][]byte, err error) { v.end(v.fields(values, err)) })
 }
 

@@ -308,6 +308,7 @@ func (x *change) hadd(args [][]byte) error {
 
 // run runs the change and returns the client's reply.
 func (x *change) run(s *session) ([]byte, error) {
+	s.way = wayJournal
 	absent, other := 0, 0
 	for {
 		reply, err := x.eval(s)

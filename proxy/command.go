@@ -34,6 +34,9 @@ type command struct {
 	sub     bool // a subcommand
 	listed  bool // Redis listed the subcommands
 	group   group
+	fast    bool // Redis calls it that: it takes no longer with more keys or larger values
+	// secrets tells which arguments nobody else may see; nil: none.
+	secrets func(args [][]byte, i int) bool
 }
 
 // handler is how a session treats a command; nil forwards it, once its keys are found harmless.
@@ -189,7 +192,7 @@ func parseCommand(row any) (*command, string, error) {
 		c.group = groupOf(words(f[6]))
 	}
 	flags := words(f[2])
-	c.writes, c.reads = flags["write"], flags["readonly"]
+	c.writes, c.reads, c.fast = flags["write"], flags["readonly"], flags["fast"]
 	movable := flags["movablekeys"]
 	if flags["blocking"] {
 		c.handle = (*session).block

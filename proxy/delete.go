@@ -111,6 +111,7 @@ type deletedKey struct {
 
 // run returns how many of the keys were there.
 func (d *deletion) run(s *session) (int64, error) {
+	s.way = max(s.way, wayJournal)
 	for range maxAbsent {
 		s.at("delete.before-script")
 		reply, err := s.eval(delScript, delSHA, d.args(s.srv.journal))
@@ -150,7 +151,7 @@ func (d *deletion) lookUp(s *session, places []int64) error {
 		}
 		k := &d.how[at-1]
 		wg.Add(1)
-		s.srv.loader.Load(k.m, d.keys[at-1], func(image []byte, err error) {
+		s.srv.loader.Load(k.m, d.keys[at-1], func(image []byte, _ bool, err error) {
 			defer wg.Done()
 			mu.Lock()
 			defer mu.Unlock()
@@ -165,6 +166,7 @@ func (d *deletion) lookUp(s *session, places []int64) error {
 		})
 	}
 	s.stepAside()
+	defer s.waits(clock())
 	wg.Wait()
 	return first
 }

@@ -119,6 +119,14 @@ func (t *Commands) install() {
 			c.forRows = true
 		}
 	}
+	for name, secrets := range secretive {
+		if c := t.byName[name]; c != nil {
+			c.secrets = secrets
+			for _, sub := range c.subs {
+				sub.secrets = secrets
+			}
+		}
+	}
 	for _, name := range telling {
 		if c := t.byName[name]; c != nil {
 			c.telling = c.reads
@@ -169,6 +177,14 @@ func (s *session) dispatch(req request) {
 	c := s.lookUp(req.args)
 	s.command = req.raw
 	s.counting.now = kind{c.group, fatePassed}
+	s.way, s.waited = wayRedis, 0
+	asked := s.asked()
+	s.lead(c, req)
+	s.clocked(c, req, asked)
+}
+
+// lead leads a command to what it needs.
+func (s *session) lead(c *command, req request) {
 	if s.skip {
 		s.skip = false
 		s.settle()
@@ -373,6 +389,7 @@ func (s *session) callRaw(wire []byte) ([]byte, error) {
 		return nil, err
 	}
 	s.stepAside()
+	defer s.waits(clock())
 	<-c.done
 	s.latestCall = c.receipt
 	return c.b, c.err

@@ -124,7 +124,7 @@ func (s *session) deliverWritten(r receipt, b []byte, replies int, otherwise fun
 		s.deliver(b, replies)
 		return
 	}
-	h := s.hold()
+	h := s.hold(replies)
 	s.srv.replicas.Await(r.d, r.primary, r.writes, func(err error) {
 		if err != nil {
 			b = otherwise(err)

@@ -65,9 +65,11 @@ type lane struct {
 	ready     []entry // entries taken from fifo, from readyAt on
 	readyAt   int
 	framer    replyFramer
-	collected []byte // the beginning of a reply that is wanted whole
-	progress  uint64 // replies taken in
-	popped    uint64 // of expected, the replies of what was taken from fifo
+	collected []byte        // the beginning of a reply that is wanted whole
+	progress  uint64        // replies taken in
+	arrived   time.Duration // when what is being handed out was there
+	slowest   slowest       // of what is being handed out
+	popped    uint64        // of expected, the replies of what was taken from fifo
 }
 
 type laneState uint8
@@ -123,10 +125,12 @@ func (l *lane) serve() {
 				why = fmt.Errorf("%w: %w", errDismissed, err)
 			}
 			l.up.stats.Failures.Add(1)
+			l.up.unreached(err)
 			l.down(why)
 			l.rest(pause.NextBackOff())
 			continue
 		}
+		l.up.reached()
 		since := time.Now()
 		l.carry(conn)
 		if !l.isClosed() {
@@ -221,8 +225,9 @@ func (l *lane) lose(err error) {
 	l.up.stats.Unknown.Add(owedFor(waiting))
 	if l.private != nil {
 		l.private.lost(err)
-	} else if l.head.n > 0 || len(waiting) > 1 {
-		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Msg("connection to redis lost with commands unanswered")
+	} else if n := owedFor(waiting); n > 0 {
+		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Int64("unanswered", n).
+			Msg("connection to redis lost with commands unanswered; whether redis ran them is unknown, as their clients are told")
 	}
 	if l.head.n > 0 && !l.framer.idle() && (l.head.op == nil || l.head.peek) {
 		// A part of the reply is with the client already: no error can follow it.
@@ -241,6 +246,7 @@ func owedFor(waiting []entry) (n int64) {
 }
 
 func answerAll(waiting []entry, err error) {
+	now, slowest := clock(), slowest{}
 	for _, e := range waiting {
 		switch {
 		case e.n == 0:
@@ -249,7 +255,11 @@ func answerAll(waiting []entry, err error) {
 		default:
 			e.s.deliverErrors(err, e.n)
 		}
+		if e.n > 0 {
+			slowest.handed(e.s, 0, now)
+		}
 	}
+	slowest.report(now, true)
 }
 
 // errDismissed says that Redis does not let in any more who uses the lane; it has closed their connections.
@@ -387,6 +397,7 @@ func (l *lane) read(conn net.Conn) error {
 		w += n
 		if n > 0 {
 			arrived := l.probe.arrived(0)
+			l.arrived = clock()
 			used, ferr := l.consume(buf[:w])
 			l.probe.end(l.popped-uint64(l.head.n), arrived, l.up.timed)
 			if ferr != nil {
@@ -438,6 +449,7 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		case pushed:
 			to.push(b[from:pos], l.oob)
 		default:
+			l.slowest.handed(to, ended, l.arrived)
 			to.deliver(b[from:pos], ended)
 		}
 		from, ended = pos, 0
@@ -523,12 +535,14 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			pos += n
 			from = pos
 			err = l.collect(op, piece, done)
+			l.slowest.handed(to, 0, l.arrived)
 		}
 		if !done || err != nil {
 			break
 		}
 	}
 	handOver()
+	l.slowest.report(l.arrived, false)
 	if errors > 0 {
 		l.up.stats.Errors.Add(errors)
 	}

@@ -145,6 +145,7 @@ func (l *lane) receive(hung bool) bool {
 	if err == nil {
 		var used int
 		arrived := l.probe.arrived(l.loop.seen)
+		l.arrived = l.loop.seen
 		used, err = l.consume(buf[:w+n])
 		l.probe.end(l.popped-uint64(l.head.n), arrived, l.up.timed)
 		l.left = append(l.left[:0], buf[used:w+n]...)

@@ -14,13 +14,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/rs/zerolog"
+	"keyrow/rarely"
 )
-
-// rarely logs what clients can bring about again and again: a few lines now and then.
-func rarely(log zerolog.Logger) zerolog.Logger {
-	return log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second})
-}
 
 // Limits of the pause after an accept that failed.
 const (
@@ -221,7 +216,7 @@ func (s *Server) limitFiles() {
 func (s *Server) acceptFrom(l *listener) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = shortPause, longPause
-	log := rarely(s.log)
+	log := rarely.Log(s.log)
 	for {
 		conn, err := l.Accept()
 		switch {
@@ -258,7 +253,7 @@ func (s *Server) accept(l *listener, conn net.Conn) {
 		s.clients.Add(-1)
 		s.stats.Refused.Add(1)
 		s.rare.Warn().Stringer("client", conn.RemoteAddr()).Int("max_clients", s.cfg.MaxClients).
-			Msg("client refused: there are max_clients already")
+			Msg("client refused: there are max_clients already; raise proxy.max_clients if all of them are wanted")
 		if !l.tls { // as with Redis, who speaks TLS is not told: it would take a handshake
 			_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 			_, _ = conn.Write(errTooMany)

@@ -285,10 +285,12 @@ func (s *session) keyrow(_ *command, req request) {
 		s.keyrowJournal(args)
 	case sub == "FLUSH":
 		s.keyrowFlush(args)
+	case sub == "SLOW":
+		s.keyrowSlow(args)
 	case sub == "INVALIDATE" && len(args) > 0:
 		s.keyrowInvalidate(args)
 	default:
-		s.refuse(refused("KEYROW knows INFO, JOURNAL, FLUSH [milliseconds [key]], and INVALIDATE key ..."))
+		s.refuse(refused("KEYROW knows INFO, JOURNAL, FLUSH [milliseconds [key]], SLOW and INVALIDATE key ..."))
 	}
 }
 

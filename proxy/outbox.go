@@ -22,6 +22,7 @@ type outbox struct {
 
 	// Written with mu held.
 	answered atomic.Int64 // replies that reached their place
+	placed   atomic.Int64 // answered, and holes: replies whose place is known
 	pending  atomic.Int64 // bytes in out, in held and in the writer's hands
 
 	gone       atomic.Bool // dead is set
@@ -56,6 +57,7 @@ func (o *outbox) deliver(b []byte, replies int) {
 	if !o.muted {
 		o.place(b)
 	}
+	o.placed.Add(int64(replies))
 	o.account(replies)
 	o.mu.Unlock()
 }
@@ -95,11 +97,12 @@ func (o *outbox) place(b []byte) {
 	o.pending.Add(int64(len(b)))
 }
 
-// hold leaves a hole for a reply that fill will bring.
-func (o *outbox) hold() *hole {
+// hold leaves a hole for a reply, or for as many as replies, that fill will bring.
+func (o *outbox) hold(replies int) *hole {
 	h := &hole{}
 	o.mu.Lock()
 	o.held = append(o.held, h)
+	o.placed.Add(int64(replies))
 	o.account(0) // a session may wait for what comes with the reply, and not for the reply itself: see run.over
 	o.mu.Unlock()
 	return h

@@ -115,6 +115,7 @@ func (s *session) rested() {
 	switch {
 	case s.holding:
 		if s.answered.Load() >= s.owed {
+			s.released = clock()
 			s.wake()
 		}
 	case s.parked:
@@ -147,6 +148,7 @@ func (s *session) unpark() {
 	}
 	s.mu.Lock()
 	s.parked, s.holding = false, false
+	s.arrived = max(s.arrived, s.released)
 	s.mu.Unlock()
 }
 

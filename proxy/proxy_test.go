@@ -107,8 +107,8 @@ func (l *testLoader) Bypass(*mapping.Mapping, []byte, func([][]byte, error)) {
 
 func (l *testLoader) Hit(*mapping.Mapping, []byte) {}
 
-func (l *testLoader) Load(_ *mapping.Mapping, key []byte, done func([]byte, error)) {
-	l.loads <- load{string(key), done}
+func (l *testLoader) Load(_ *mapping.Mapping, key []byte, done func([]byte, bool, error)) {
+	l.loads <- load{string(key), func(image []byte, err error) { done(image, false, err) }}
 }
 
 var testCommands = func() *Commands {
@@ -123,13 +123,14 @@ var testCommands = func() *Commands {
 		return []any{name, arity, []any{}, int64(0), int64(0), int64(0), []any{}, []any{}, []any{}, subs}
 	}
 	c, err := ParseCommands([]any{
-		key("get", "readonly"), key("strlen", "readonly"), key("hget", "readonly"), key("set", "write"), key("incr", "write"), key("append", "write"),
+		key("get", "readonly", "fast"), key("strlen", "readonly"), key("hget", "readonly"), key("set", "write"), key("incr", "write"), key("append", "write"),
 		[]any{"ping", int64(-1), []any{}, int64(0), int64(0), int64(0)},
 		[]any{"mget", int64(-2), []any{"readonly"}, int64(1), int64(-1), int64(1)},
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},
 		[]any{"del", int64(-2), []any{"write"}, int64(1), int64(-1), int64(1)},
 		keyless("quit", -1), keyless("flushall", -1), keyless("subscribe", -2), keyless("client", -2, keyless("client|info", 2)),
-		keyless("hello", -1), keyless("multi", 1), keyless("select", 2),
+		keyless("hello", -1), keyless("multi", 1), keyless("select", 2), keyless("auth", -2), keyless("migrate", -6),
+		keyless("config", -2, keyless("config|get", -3), keyless("config|set", -4)), keyless("acl", -2, keyless("acl|setuser", -3)),
 	})
 	if err != nil {
 		panic(err)

@@ -29,6 +29,7 @@ type read struct {
 	key  []byte
 	set  *laneSet // may answer without Redis; nil: nobody may
 	hole *hole
+	loading
 }
 
 var reads = sync.Pool{New: func() any { return new(read) }}
@@ -36,6 +37,7 @@ var reads = sync.Pool{New: func() any { return new(read) }}
 func newRead(s *session, m *mapping.Mapping, key []byte) *read {
 	r := reads.Get().(*read)
 	r.s, r.m, r.null, r.key, r.set = s, m, s.null(), append(r.key[:0], key...), s.bypassFrom(m)
+	r.since = s.arrived
 	return r
 }
 
@@ -46,8 +48,8 @@ func (r *read) reply(_ *lane, b []byte) {
 		return
 	}
 	r.m.Counts.Misses.Add(1)
-	r.hole = r.s.hold()
-	r.s.srv.loader.Load(r.m, r.key, r.loaded)
+	r.hole, r.miss = r.s.hold(1), clock()
+	r.s.srv.loader.Load(r.m, r.key, func(image []byte, leased bool, err error) { r.loaded(image, wayOf(leased), err) })
 }
 
 // hit counts a mapped read that Redis could answer.
@@ -68,12 +70,15 @@ func (r *read) lost(err error) {
 	s.deliverErrors(err, 1)
 }
 
-func (r *read) loaded(image []byte, err error) {
+func (r *read) loaded(image []byte, how way, err error) {
 	s, hole, null := r.s, r.hole, r.null
+	r.done(s, how, r)
 	r.end()
 	s.fill(hole, appendImage(nil, image, err, null), 1)
 	s.rested()
 }
+
+func (r *read) shown(b []byte) []byte { return appendCut(b, nil, [][]byte{[]byte("GET"), r.key}) }
 
 // end counts the read as answered. It comes before the reply, so that a write that waits for it is woken by it.
 func (r *read) end() {
@@ -110,6 +115,7 @@ func (s *session) mget(c *command, req request) {
 		if m := s.mapped(key); m != nil && m.Kind.Text() && m.Names(key) {
 			if r == nil {
 				r = &multiRead{s: s, null: s.null(), asked: len(req.args) - 1, set: s.bypassFrom(m)}
+				r.since = s.arrived
 			}
 			r.keys = append(r.keys, mappedKey{m: m, key: append([]byte(nil), key...), at: i})
 		}
@@ -145,7 +151,9 @@ type multiRead struct {
 	mu    sync.Mutex
 	elems [][]byte // the reply's elements
 	left  int      // loads under way
+	how   way
 	err   error
+	loading
 }
 
 func (r *multiRead) reply(_ *lane, b []byte) {
@@ -168,9 +176,9 @@ func (r *multiRead) reply(_ *lane, b []byte) {
 	}
 	b = append([]byte(nil), b...) // the lane's buffer is used again before the rows are there
 	r.elems, _ = elements(elems[:0], b)
-	r.hole, r.left = r.s.hold(), len(missing)
+	r.keys, r.hole, r.left, r.miss = missing, r.s.hold(1), len(missing), clock()
 	for _, k := range missing {
-		r.s.srv.loader.Load(k.m, k.key, func(image []byte, err error) { r.loaded(k.at, image, err) })
+		r.s.srv.loader.Load(k.m, k.key, func(image []byte, leased bool, err error) { r.loaded(k.at, image, wayOf(leased), err) })
 	}
 }
 
@@ -183,8 +191,9 @@ func (r *multiRead) lost(err error) {
 	r.s.deliverErrors(err, 1)
 }
 
-func (r *multiRead) loaded(at int, image []byte, err error) {
+func (r *multiRead) loaded(at int, image []byte, how way, err error) {
 	r.mu.Lock()
+	r.how = max(r.how, how)
 	switch {
 	case isWrongType(err): // MGET answers nil for a key that holds something else
 	case err != nil:
@@ -198,6 +207,7 @@ func (r *multiRead) loaded(at int, image []byte, err error) {
 	if !last {
 		return
 	}
+	r.done(r.s, r.how, r)
 	var b []byte
 	if r.err != nil {
 		b = appendError(nil, r.err)
@@ -210,4 +220,13 @@ func (r *multiRead) loaded(at int, image []byte, err error) {
 	r.s.reads.Add(-1)
 	r.s.fill(r.hole, b, 1)
 	r.s.rested()
+}
+
+// shown appends what KEYROW SLOW shows of the command: the keys that were loaded.
+func (r *multiRead) shown(b []byte) []byte {
+	args := [][]byte{[]byte("MGET")}
+	for _, k := range r.keys {
+		args = append(args, k.key)
+	}
+	return appendCut(b, nil, args)
 }

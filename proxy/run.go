@@ -283,6 +283,7 @@ func (r *run) reply(l *lane, b []byte) {
 			answer = append(answer, elem...)
 		}
 		r.written(l, s, to-from, answer, to-from)
+		l.slowest.handed(s, 0, l.arrived)
 	})
 }
 
@@ -365,7 +366,12 @@ func (r *run) finish(err error) {
 		r.s.deliver(one, 1)
 		return
 	}
-	r.parts(func(s *session, from, to int) { s.deliver(bytes.Repeat(one, to-from), to-from) })
+	now, slowest := clock(), slowest{}
+	r.parts(func(s *session, from, to int) {
+		s.deliver(bytes.Repeat(one, to-from), to-from)
+		slowest.handed(s, 0, now)
+	})
+	slowest.report(now, isUpstream(err))
 }
 
 // over lets go on who waits for the end of a shared run.

@@ -35,6 +35,7 @@ func (s *session) script(c *command, req request) {
 	case !s.transactional() || !s.bring(keys):
 		return
 	}
+	s.way = wayJournal
 	o := &scripted{s: s, keys: len(keys), d: s.durability(keys)}
 	send := func() {
 		s.batch.append(func(w []byte) []byte { return o.encode(w, req.raw, keys, time.Now().UnixMilli()) })

@@ -18,14 +18,16 @@ import (
 	"github.com/rs/zerolog"
 
 	"keyrow/mapping"
+	"keyrow/rarely"
 )
 
 // Loader materialises the row of a key that Redis does not have.
 type Loader interface {
 	// Load calls done exactly once, from any goroutine: with the image, with nil if there is nothing, or with an error,
 	// which goes to the client as it is if it has a method RESP() string. Unless the mapping's kind is a text, the image
-	// is in Redis then, and what done is given is empty. key is not kept.
-	Load(m *mapping.Mapping, key []byte, done func(image []byte, err error))
+	// is in Redis then, and what done is given is empty. leased says that another process was loading it, which was waited
+	// for. key is not kept.
+	Load(m *mapping.Mapping, key []byte, done func(image []byte, leased bool, err error))
 	// Bypass is Load without Redis, while that cannot be reached; done gets the values of the image, as mapping.Kind has
 	// them.
 	Bypass(m *mapping.Mapping, key []byte, done func(values [][]byte, err error))
@@ -92,6 +94,8 @@ type Options struct {
 	Parking  Parking
 	Drainer  Drainer
 	Log      zerolog.Logger
+	// Slow says what KEYROW SLOW keeps.
+	Slow SlowConfig
 	// Report adds the lines of KEYROW INFO that others know of; optional.
 	Report func(line func(name string, n int64))
 	// JournalReport makes the lines of KEYROW JOURNAL; optional.
@@ -124,6 +128,7 @@ type Server struct {
 	report   func(line func(name string, n int64))
 
 	journalReport func(line func(name string, n int64))
+	slow          *slowLog
 
 	at     func(point string)
 	hooked bool // at may wait
@@ -157,12 +162,13 @@ type Server struct {
 // New makes a server; Listen and Serve start it.
 func New(o Options) *Server {
 	s := &Server{
-		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
+		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, rarely.Log(o.Log)), commands: o.Commands,
 		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, replicas: o.Replicas, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
-		rare:    rarely(o.Log),
+		rare:    rarely.Log(o.Log),
 		serving: make(chan struct{}), done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
+	s.slow = newSlowLog(o.Slow, s.rare)
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)

@@ -53,17 +53,25 @@ type session struct {
 	home    atomic.Pointer[laneSet] // lanes, for others to look at
 	pin     pin                     // what goes with a lane of the session's own
 	holding bool                    // the goroutine waits for the client and for a reply; guarded by mu
-	parked  bool                    // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
+	// released is when the reply came that the session waited for with holding set; guarded by mu.
+	released time.Duration
+	parked   bool // the goroutine waits for the client, so the lane's reader may unpin; guarded by mu
 
 	batch    batch
 	stream   stream
 	counting counting
-	run      *run         // blind writes that are still to be encoded into the batch
-	owed     int64        // replies that will have been delivered once everything submitted is answered
-	reads    atomic.Int32 // mapped reads that are not answered yet
-	mixed    atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
-	joined   uint64       // the number of the lane's run that has writes of the session, if it is unsent
-	quit     bool
+
+	arrived   time.Duration // when the command to be dispatched was there, and those before it were waited for
+	way       way           // how the command being dispatched is answered
+	waited    time.Duration // what it has waited for Redis and MySQL
+	stopwatch stopwatch
+
+	run    *run         // blind writes that are still to be encoded into the batch
+	owed   int64        // replies that will have been delivered once everything submitted is answered
+	reads  atomic.Int32 // mapped reads that are not answered yet
+	mixed  atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
+	joined uint64       // the number of the lane's run that has writes of the session, if it is unsent
+	quit   bool
 
 	command    []byte  // the command being dispatched, as RESP
 	latestCall receipt // where the latest call was answered
@@ -117,6 +125,9 @@ func (s *session) giveBack() {
 	s.batch.shrink()
 	if cap(s.scratch) > readChunk {
 		s.scratch = nil
+	}
+	if s.stopwatch.due.Load() == 0 && cap(s.stopwatch.args) > 2*shownWhole {
+		s.stopwatch.args = nil
 	}
 }
 
@@ -173,7 +184,7 @@ func (s *session) logEnd(err error) {
 	if s.ended() == errUnread {
 		s.srv.stats.Unread.Add(1)
 		addr, _ := s.addrs()
-		s.srv.rare.Warn().Err(errUnread).Str("client", addr).Int("output_limit", s.limit).Msg("client closed")
+		s.srv.rare.Warn().Err(errUnread).Str("client", addr).Int("output_limit", s.limit).Msg("client closed, for it does not read its replies")
 		return
 	}
 	if e := s.srv.log.Debug(); e.Enabled() {
@@ -263,6 +274,7 @@ func (s *session) fetch() error {
 	}
 	s.borrow()
 	n, err := s.conn.Read(s.in.more())
+	s.arrived = clock()
 	s.in.read(n)
 	s.giveBack()
 	return err
@@ -273,6 +285,7 @@ func (s *session) fetchSecured(c *secured) error {
 	for {
 		s.borrow()
 		n, err := c.Read(s.in.more())
+		s.arrived = clock()
 		s.in.read(n)
 		switch {
 		case n > 0: // an error behind it comes again
@@ -306,6 +319,7 @@ func (s *session) welcomed() {
 // try is upstream.try, from a session.
 func (s *session) try(key laneKey, args ...[]byte) ([]byte, error) {
 	s.stepAside()
+	defer s.waits(clock())
 	return s.srv.upstream.try(key, args...)
 }
 
@@ -372,6 +386,9 @@ func (s *session) expect(e entry, replies int64) {
 
 // submit hands the batch to the lane. If the lane does not take it, each of its commands gets the error.
 func (s *session) submit() {
+	if w := &s.stopwatch; w.sent == 0 {
+		w.sent = s.seen()
+	}
 	if s.join() {
 		return
 	}

@@ -20,6 +20,8 @@ type Snapshot struct {
 	Coalesced int64 // of these, such to a key that was marked already
 	Deletes   int64 // rows deleted
 
+	Slow [ways]int64 // commands that were slow, as Ways has them
+
 	Errors   int64 // error replies of Redis that were passed on
 	Unsent   int64 // commands answered that they were not sent to Redis
 	Unknown  int64 // commands answered that it is unknown what became of them
@@ -77,6 +79,9 @@ func (s *Server) Snapshot() Snapshot {
 		Writes: st.Writes.Load(), Coalesced: st.Coalesced.Load(), Deletes: st.Deletes.Load(),
 		Errors: st.Errors.Load(), Unsent: st.Unsent.Load(), Unknown: st.Unknown.Load(),
 		Failures: st.Failures.Load(), Lost: st.Lost.Load(),
+	}
+	for i := range s.slow.counts {
+		snap.Slow[i] = s.slow.counts[i].Load()
 	}
 	s.mu.Lock()
 	tallies := []*tally{&s.tally}

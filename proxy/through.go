@@ -88,8 +88,7 @@ func (s *session) rowOf(m *mapping.Mapping, w written) (mapping.Change, error) {
 func (s *session) through(changes ...mapping.Change) bool {
 	s.settle()
 	s.beforeWrite()
-	s.stepAside()
-	_, err := s.srv.writer.Write(changes)
+	_, err := s.writeMySQL(changes)
 	switch {
 	case errors.Is(err, mapping.ErrWaits) && !changes[0].Mapping.Through:
 		return false
@@ -102,6 +101,13 @@ func (s *session) through(changes ...mapping.Change) bool {
 		s.answer([]byte("+OK\r\n"))
 	}
 	return true
+}
+
+func (s *session) writeMySQL(changes []mapping.Change) (deleted int64, err error) {
+	s.way = wayMySQL
+	s.stepAside()
+	defer s.waits(clock())
+	return s.srv.writer.Write(changes)
 }
 
 // waits says why a row that is written through cannot be written now.
@@ -161,8 +167,7 @@ func (d *deletion) through(s *session, req request) (int64, error) {
 	if !s.entitled(req) {
 		return 0, errAnswered
 	}
-	s.stepAside()
-	deleted, err := s.srv.writer.Write(changes)
+	deleted, err := s.writeMySQL(changes)
 	s.srv.stats.Deletes.Add(deleted)
 	return deleted, err
 }

@@ -79,6 +79,8 @@ func (s *session) changeThrough(c *command, req request, m *mapping.Mapping) {
 		deadline = s.staying(key)
 	}
 	s.stepAside()
+	s.way = wayMySQL
+	begun := clock()
 	var made edit
 	err = s.srv.writer.Change(m, key, func(old []byte) (mapping.Change, bool, error) {
 		e, err := compute(old)
@@ -92,6 +94,7 @@ func (s *session) changeThrough(c *command, req request, m *mapping.Mapping) {
 		made = e
 		return change, e.write, err
 	})
+	s.waits(begun)
 	switch {
 	case errors.Is(err, mapping.ErrWaits):
 		s.refuse(waits(err))

@@ -149,6 +149,7 @@ func (s *session) fetchReady() error {
 	s.borrow()
 	room := s.in.more()
 	n, err := s.point.read(room)
+	s.arrived = s.seen()
 	s.in.read(n)
 	s.taken += n
 	if n == len(room) || n > 0 && s.hung.Load() {
@@ -178,9 +179,12 @@ func (s *session) await(cond func() bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting = true
-	for s.dead == nil && !cond() {
+	if s.dead == nil && !cond() {
 		s.stepAside()
-		s.moved.Wait()
+		defer s.waits(clock())
+		for s.dead == nil && !cond() {
+			s.moved.Wait()
+		}
 	}
 	s.waiting = false
 	return s.dead == nil

@@ -215,6 +215,7 @@ func (s *session) queueLoaded(req request, keys [][]byte) {
 // materialise loads the rows that keys name, so that Redis has those that exist. It is no error if a key holds something
 // of another type: the command sees that in EXEC.
 func (s *session) materialise(keys [][]byte) error {
+	s.way = max(s.way, wayFill)
 	d := deletion{keys: keys, how: make([]deletedKey, len(keys))}
 	var places []int64
 	for i, key := range keys {

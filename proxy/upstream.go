@@ -108,6 +108,8 @@ type upstream struct {
 	// probe lets one session at a time find out whether Redis wants authentication of new clients.
 	probe  sync.Mutex
 	probed atomic.Int64 // when that was done, Unix nanoseconds
+	// away says that Redis could not be reached when it was last tried.
+	away atomic.Bool
 	// noAuth remembers whether Redis wanted authentication when a session's lane last connected without any.
 	noAuth atomic.Bool
 
@@ -121,6 +123,21 @@ type upstream struct {
 
 func newUpstream(cfg Upstream, log zerolog.Logger) *upstream {
 	return &upstream{cfg: cfg, log: log, sets: map[laneKey]*laneSet{}, owned: map[*lane]struct{}{}}
+}
+
+// unreached is called with why no connection could be made, and reached when one was made: the log tells when that
+// changes. That Redis refuses a user is for that user to know.
+func (u *upstream) unreached(err error) {
+	var refused redisError
+	if !errors.As(err, &refused) && !u.away.Swap(true) {
+		u.log.Warn().Err(err).Str("redis", u.cfg.Addr).Msg("redis cannot be reached; commands fail at once until it can")
+	}
+}
+
+func (u *upstream) reached() {
+	if u.away.Swap(false) {
+		u.log.Info().Str("redis", u.cfg.Addr).Msg("redis is reached again")
+	}
 }
 
 // lanes is how many lanes a set has.

@@ -50,6 +50,7 @@ func (s *session) view(c *command, req request) bool {
 		v.ttl = c.name
 	}
 	v.command = append(v.command[:0], req.raw...)
+	v.since = s.arrived
 	s.reads.Add(1)
 	if c.telling && len(v.keys) == 1 {
 		v.step = viewFirst
@@ -106,7 +107,9 @@ type view struct {
 
 	mu   sync.Mutex
 	left int // loads under way
+	how  way
 	err  error
+	loading
 }
 
 type viewStep byte
@@ -279,7 +282,7 @@ func (v *view) load(missing int) {
 			// The last one to be loaded may end it all, so nothing of v is touched behind that.
 			last := missing == 1
 			missing--
-			v.s.srv.loader.Load(k.m, v.key(i), func(image []byte, err error) { v.loaded(k, image != nil, err) })
+			v.s.srv.loader.Load(k.m, v.key(i), func(image []byte, leased bool, err error) { v.loaded(k, image != nil, wayOf(leased), err) })
 			if last {
 				return
 			}
@@ -287,8 +290,9 @@ func (v *view) load(missing int) {
 	}
 }
 
-func (v *view) loaded(k *viewedKey, found bool, err error) {
+func (v *view) loaded(k *viewedKey, found bool, how way, err error) {
 	v.mu.Lock()
+	v.how = max(v.how, how)
 	switch {
 	case isWrongType(err): // it is there, and the command sees what it is
 	case err != nil:
@@ -331,7 +335,7 @@ func (v *view) again(encode func(w []byte) []byte) *lane {
 
 func (v *view) hold() {
 	if v.hole == nil {
-		v.hole = v.s.hold()
+		v.hole, v.miss = v.s.hold(1), clock()
 	}
 }
 
@@ -349,12 +353,22 @@ func (v *view) end(b []byte) {
 	s, hole := v.s, v.hole
 	s.reads.Add(-1)
 	if hole != nil {
+		v.done(s, v.how, v)
 		s.fill(hole, append([]byte(nil), b...), 1)
 		s.rested()
 	} else {
 		s.deliver(b, 1)
 	}
 	v.free()
+}
+
+// shown appends what KEYROW SLOW shows of the command.
+func (v *view) shown(b []byte) []byte {
+	elems, _ := elements(nil, v.command)
+	for i := range elems {
+		elems[i] = bulk(elems[i])
+	}
+	return appendCut(b, nil, elems)
 }
 
 func (v *view) free() {

@@ -145,6 +145,7 @@ const maxDeadline = 1 << 53
 
 // write adds a blind write to the run of the pipeline at hand.
 func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
+	s.way = wayJournal
 	err := s.writable(m, key)
 	if err == nil {
 		s.scratch, err = m.Canonical(s.scratch[:0], key, value)
@@ -271,6 +272,7 @@ func (s *session) mset(c *command, req request) {
 	case s.msetThrough(req):
 		return
 	}
+	s.way = wayJournal
 	r := &run{s: s}
 	for i := 0; i < len(pairs); i += 2 {
 		key, value := pairs[i], pairs[i+1]

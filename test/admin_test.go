@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -44,6 +46,44 @@ func metric(t *testing.T, metrics, name string) (sum float64) {
 		sum += v
 	}
 	return sum
+}
+
+// documented holds metrics against the table in docs/operations.md: name, type and labels.
+func documented(t *testing.T, metrics string) {
+	t.Helper()
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels := regexp.MustCompile(`(\w+)(?:=|` + "`" + `)`)
+	list := func(text string) string {
+		var names []string
+		for _, found := range labels.FindAllStringSubmatch(text, -1) {
+			if found[1] != "le" {
+				names = append(names, found[1])
+			}
+		}
+		slices.Sort(names)
+		return strings.Join(names, ",")
+	}
+	told := map[string]string{}
+	for _, row := range regexp.MustCompile(`(?m)^\| `+"`"+`(keyrow_\w+)`+"`"+` \| (\w+) \|([^|]*)\|`).FindAllStringSubmatch(string(text), -1) {
+		told[row[1]] = row[2] + " " + list(row[3])
+	}
+	for _, kind := range regexp.MustCompile(`(?m)^# TYPE (keyrow_\w+) (\w+)$`).FindAllStringSubmatch(metrics, -1) {
+		sample := regexp.MustCompile(`(?m)^` + kind[1] + `(?:_bucket)?(?:\{(.*)\})? \S+$`).FindStringSubmatch(metrics)
+		if sample == nil {
+			t.Errorf("%s has no sample", kind[1])
+			continue
+		}
+		if got := kind[2] + " " + list(sample[1]); told[kind[1]] != got {
+			t.Errorf("docs/operations.md has %s as %q, and it is %q", kind[1], told[kind[1]], got)
+		}
+		delete(told, kind[1])
+	}
+	for name := range told {
+		t.Errorf("docs/operations.md has %s, which there is not", name)
+	}
 }
 
 const adminConfig = `
@@ -94,6 +134,7 @@ func TestMetricsAndStatus(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
+	documented(t, metrics)
 	if n := metric(t, metrics, "keyrow_command_duration_seconds_count"); n == 0 {
 		t.Error("no command was timed")
 	}

@@ -80,24 +80,44 @@ func NewKeyrow(t testing.TB, o Options) *Keyrow {
 	k := &Keyrow{Redis: o.Redis, MySQL: o.MySQL, DB: o.DB, Conf: filepath.Join(dir, "conf.toml"), t: t, options: o,
 		dir: dir, log: new(logbook)}
 	t.Cleanup(k.close)
-	text, err := config(map[string]any{
-		"proxy":   map[string]any{"listen": "127.0.0.1:0"},
-		"redis":   map[string]any{"addr": o.Redis.Addr},
-		"mysql":   map[string]any{"dsn": "root@tcp(" + o.MySQL.Addr + ")/" + o.DB},
-		"journal": map[string]any{"interval": "20ms"},
-		"admin":   map[string]any{"listen": "127.0.0.1:0"},
-		"log":     map[string]any{"format": "json"},
-	}, o.Config, o.Set)
-	if err == nil {
-		_, err = toml.Decode(string(text), &k.conf)
-	}
-	if err == nil {
-		err = os.WriteFile(k.Conf, text, 0o600)
-	}
-	if err != nil {
+	if err := k.configure(); err != nil {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// configure writes the configuration. Unless the test has a login of its own for Redis, keyrow has the harness's.
+func (k *Keyrow) configure() error {
+	o := k.options
+	needed := func() map[string]any {
+		return map[string]any{
+			"proxy":   map[string]any{"listen": "127.0.0.1:0"},
+			"redis":   map[string]any{"addr": o.Redis.Addr},
+			"mysql":   map[string]any{"dsn": ownUser + ":" + mysqlPassword + "@tcp(" + o.MySQL.Addr + ")/" + o.DB},
+			"journal": map[string]any{"interval": "20ms"},
+			"admin":   map[string]any{"listen": "127.0.0.1:0"},
+			"log":     map[string]any{"format": "json"},
+		}
+	}
+	text, err := config(needed(), o.Config, o.Set)
+	if err != nil {
+		return err
+	}
+	if _, err := toml.Decode(string(text), &k.conf); err != nil {
+		return err
+	}
+	if setting(k.conf, "redis.password", "")+setting(k.conf, "redis.username", "") == "" && !o.Redis.locked() {
+		all := needed()
+		all["redis"] = map[string]any{"addr": o.Redis.Addr, "username": ownUser, "password": redisPassword}
+		if text, err = config(all, o.Config, o.Set); err != nil {
+			return err
+		}
+		k.conf = nil
+		if _, err := toml.Decode(string(text), &k.conf); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(k.Conf, text, 0o600)
 }
 
 // Start starts the process, a second time after it ended, and returns when it listens.
@@ -174,10 +194,12 @@ var crashed = regexp.MustCompile(`(?m)^(WARNING: DATA RACE|panic: .*|fatal error
 
 func (k *Keyrow) close() {
 	k.t.Helper()
+	k.scan()
 	if k.proc != nil {
 		k.proc.kill()
 	}
 	k.disconnect()
+	k.tells("the log", k.log.String())
 	if found := crashed.FindString(k.log.String()); found != "" {
 		k.t.Errorf("keyrow printed %q", found)
 	}

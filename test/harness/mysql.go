@@ -152,6 +152,8 @@ func (s *mysqld) letIn() error {
 	for _, query := range []string{
 		"CREATE USER IF NOT EXISTS root@'127.0.0.1'",
 		"GRANT ALL ON *.* TO root@'127.0.0.1' WITH GRANT OPTION",
+		"CREATE USER IF NOT EXISTS " + ownUser + "@'127.0.0.1' IDENTIFIED BY '" + mysqlPassword + "'",
+		"GRANT ALL ON *.* TO " + ownUser + "@'127.0.0.1' WITH GRANT OPTION",
 	} {
 		if _, err := db.Exec(query); err != nil {
 			return fmt.Errorf("%s: %w", query, err)

@@ -164,6 +164,13 @@ func (p *process) pause() error {
 	})
 }
 
+// halted reports whether the program is paused.
+func (p *process) halted() bool {
+	stat, _ := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/stat")
+	i := bytes.LastIndexByte(stat, ')')
+	return i >= 0 && len(stat) > i+2 && stat[i+2] == 'T'
+}
+
 // resume lets a paused program go on.
 func (p *process) resume() { p.signal(syscall.SIGCONT) }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,10 +70,14 @@ func startRedis(t testing.TB, secure bool, args []string) *Redis {
 	return nil
 }
 
+// locked reports whether the server wants a password that is the test's own.
+func (r *Redis) locked() bool { return slices.Contains(r.args, "--requirepass") }
+
 func (r *Redis) start() error {
 	_, port, _ := net.SplitHostPort(r.Addr)
 	argv := append([]string{"redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", r.Dir, "--save", "",
-		"--daemonize", "no", "--tcp-backlog", "128"}, r.args...)
+		"--daemonize", "no", "--tcp-backlog", "128",
+		"--user", ownUser, "on", ">" + redisPassword, "~*", "&*", "+@all"}, r.args...)
 	if r.TLSAddr != "" {
 		_, port, _ := net.SplitHostPort(r.TLSAddr)
 		argv = append(argv, "--tls-port", port)
