@@ -1,0 +1,61 @@
+package docs
+
+import (
+	"strings"
+	"testing"
+)
+
+// exceptions are commands of the documents that are not run here, each with the reason.
+var exceptions = map[string]string{
+	"go -C test/demo run .":                       "test/demo, which is a module of its own, has a test that runs it",
+	"go -C test/demo run . -script":               "as above",
+	"apt-get install redis-server mariadb-server": "test/run does that",
+	"./test/run":          "this test is a part of it",
+	"go run ./test/bench": "it takes an hour, and test/bench has tests of its own",
+	"go run ./test/bench -scenario passthrough -clients 50 -pipelines 1,16 -sizes 100 -commands get,set": "it takes minutes",
+}
+
+// standIns play commands that need a machine with services.
+var standIns = map[string]func(r *reader){
+	"systemctl stop mariadb":              func(r *reader) { r.mysql.Stop() },
+	"systemctl start mariadb":             func(r *reader) { r.mysql.Restart() },
+	"systemctl stop redis-server":         func(r *reader) { r.redis.Stop() },
+	"systemctl start redis-server":        func(r *reader) { r.redis.Restart() },
+	"systemctl start keyrow":              func(r *reader) { r.serve("systemctl start keyrow", "keyrow -c conf.toml") },
+	"systemctl kill --signal=KILL keyrow": func(r *reader) { r.keyrow.kill() },
+}
+
+// Everything that the documents say to type works, in each of them after README.md.
+func TestDocuments(t *testing.T) {
+	t.Parallel()
+	r := newReader(t)
+	docs := documents(t)
+	for _, d := range docs {
+		if !d.runs() {
+			continue
+		}
+		ok := t.Run(strings.TrimSuffix(d.path, ".md"), func(t *testing.T) {
+			r.t = t
+			r.reset()
+			if d != docs[0] {
+				r.read(t, docs[0])
+			}
+			r.read(t, d)
+		})
+		if !ok {
+			return
+		}
+	}
+	r.t = t
+	r.stop()
+	for text, why := range exceptions {
+		if !r.used[text] {
+			t.Errorf("%q, which is not run (%s), stands in no document any more; take out the exception", text, why)
+		}
+	}
+	for text := range standIns {
+		if !r.used[text] {
+			t.Errorf("%q, which is played, stands in no document any more; take it out", text)
+		}
+	}
+}
