@@ -22,7 +22,7 @@ var standIns = map[string]func(r *reader){
 	"systemctl stop redis-server":         func(r *reader) { r.redis.Stop() },
 	"systemctl start redis-server":        func(r *reader) { r.redis.Restart() },
 	"systemctl start keyrow":              func(r *reader) { r.serve("systemctl start keyrow", "keyrow -c conf.toml") },
-	"systemctl kill --signal=KILL keyrow": func(r *reader) { r.keyrow.kill() },
+	"systemctl kill --signal=KILL keyrow": (*reader).kill,
 }
 
 // Everything that the documents say to type works, in each of them after README.md.

@@ -67,9 +67,10 @@ func newReader(t *testing.T) *reader {
 		r.env = append(r.env, name+"="+strings.TrimSpace(string(value)))
 	}
 	t.Cleanup(func() {
-		if r.keyrow != nil {
-			r.keyrow.kill()
+		if t.Failed() {
+			t.Log(r.log())
 		}
+		r.kill()
 	})
 	return r
 }
@@ -153,7 +154,7 @@ func (r *reader) sh(where string, c command) {
 	r.moveConfigs()
 	switch {
 	case c.client == "redis":
-		r.compare(where, c, r.run(where, c, "redis-cli", "-p", r.ports[c.port], "--no-raw"))
+		r.compare(where, c, took.ReplaceAllString(r.run(where, c, "redis-cli", "-p", r.ports[c.port], "--no-raw"), ""))
 	case c.client == "mysql":
 		r.compare(where, c, r.run(where, c, "mysql", "-t", "shop"))
 	case serves.MatchString(c.text):
@@ -162,6 +163,9 @@ func (r *reader) sh(where string, c command) {
 		r.compare(where, c, r.run(where, c))
 	}
 }
+
+// took is what redis-cli adds to replies that took it half a second.
+var took = regexp.MustCompile(`(?m)^\(\d+\.\d+s\)\n`)
 
 // script is a command that has the environment which those before it left, and leaves its own.
 const script = `. "$STATE"; eval "$1"; status=$?; export -p >"$STATE"; exit $status`
@@ -235,13 +239,21 @@ func (r *reader) stop() {
 		return
 	}
 	p := r.keyrow
-	r.keyrow = nil
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		r.t.Fatal(err)
 	}
 	harness.Until(r.t, "keyrow ends", p.exited)
+	r.keyrow = nil
 	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 		r.t.Fatalf("keyrow ended with status %d:\n%s", code, p.log())
+	}
+}
+
+// kill ends the server, if one runs, as kill -9 does.
+func (r *reader) kill() {
+	if r.keyrow != nil {
+		r.keyrow.kill()
+		r.keyrow = nil
 	}
 }
 
