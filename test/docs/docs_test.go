@@ -21,6 +21,7 @@ var standIns = map[string]func(r *reader){
 	"systemctl start mariadb":             func(r *reader) { r.mysql.Restart() },
 	"systemctl stop redis-server":         func(r *reader) { r.redis.Stop() },
 	"systemctl start redis-server":        func(r *reader) { r.redis.Restart() },
+	"systemctl stop keyrow":               (*reader).stop,
 	"systemctl start keyrow":              func(r *reader) { r.serve("systemctl start keyrow", "keyrow -c conf.toml") },
 	"systemctl kill --signal=KILL keyrow": (*reader).kill,
 }
@@ -48,13 +49,33 @@ func TestDocuments(t *testing.T) {
 	}
 	r.t = t
 	r.stop()
+}
+
+// What is not run is said of commands that there are.
+func TestExceptions(t *testing.T) {
+	t.Parallel()
+	typed := map[string]bool{}
+	for _, d := range documents(t) {
+		for _, b := range d.blocks {
+			switch b.language {
+			case "sh":
+				for _, c := range commands(b.lines) {
+					typed[c.text] = true
+				}
+			case "console":
+				for _, c := range consoleCommands(b.lines) {
+					typed[c.text] = true
+				}
+			}
+		}
+	}
 	for text, why := range exceptions {
-		if !r.used[text] {
+		if !typed[text] {
 			t.Errorf("%q, which is not run (%s), stands in no document any more; take out the exception", text, why)
 		}
 	}
 	for text := range standIns {
-		if !r.used[text] {
+		if !typed[text] {
 			t.Errorf("%q, which is played, stands in no document any more; take it out", text)
 		}
 	}

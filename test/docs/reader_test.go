@@ -38,7 +38,6 @@ type reader struct {
 	ports   map[string]string // those of the documents -> ours
 	keyrow  *program          // nil: none runs
 	session *python
-	used    map[string]bool // exceptions that there were
 }
 
 // patience is how long one command may take, on a machine with much else to do: one of them builds keyrow.
@@ -46,7 +45,7 @@ const patience = 5 * time.Minute
 
 func newReader(t *testing.T) *reader {
 	t.Helper()
-	r := &reader{t: t, dir: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), used: map[string]bool{},
+	r := &reader{t: t, dir: t.TempDir(), state: filepath.Join(t.TempDir(), "state"),
 		redis: harness.StartRedis(t, "--appendonly", "yes"), mysql: harness.StartMySQL(t), ports: map[string]string{}}
 	for documented, addr := range map[string]string{
 		"6379": r.redis.Addr, "3306": r.mysql.Addr, "6380": harness.FreeAddr(t), "9121": harness.FreeAddr(t),
@@ -143,11 +142,9 @@ var serves = regexp.MustCompile(`^(\./)?keyrow -c \S+$`)
 func (r *reader) sh(where string, c command) {
 	r.t.Helper()
 	if _, ok := exceptions[c.text]; ok {
-		r.used[c.text] = true
 		return
 	}
 	if played, ok := standIns[c.text]; ok {
-		r.used[c.text] = true
 		played(r)
 		return
 	}
