@@ -48,7 +48,25 @@ func TestDocuments(t *testing.T) {
 		}
 	}
 	r.t = t
+	r.countersAreListed()
+	r.spansAreTrue(docs)
 	r.stop()
+}
+
+// countersAreListed holds what KEYROW INFO prints against docs/operations.md.
+func (r *reader) countersAreListed() {
+	r.t.Helper()
+	listed := map[string]bool{}
+	d := parse(r.t, "docs/operations.md")
+	for _, s := range d.spans() {
+		listed[s.code] = true
+	}
+	printed := r.run(d.path, command{text: "redis-cli -p 6380 KEYROW INFO"})
+	for line := range strings.Lines(printed) {
+		if name, _, ok := strings.Cut(line, ":"); ok && !listed[name] {
+			r.t.Errorf("%s does not say what %s of KEYROW INFO is", d.path, name)
+		}
+	}
 }
 
 // What is not run is said of commands that there are.
