@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -221,12 +222,20 @@ func (r *reader) serve(where, text string) {
 		r.t.Fatalf("%s: %v", where, err)
 	}
 	r.keyrow = p
-	harness.Until(r.t, text+" listens", func() bool {
-		return strings.Contains(p.log(), `"message":"listening"`) || p.exited()
-	})
+	harness.Until(r.t, text+" is ready", func() bool { return r.ready() || p.exited() })
 	if p.exited() {
 		r.t.Fatalf("%s: %s ended:\n%s", where, text, p.log())
 	}
+}
+
+// ready reports whether clients may be sent to the server.
+func (r *reader) ready() bool {
+	answer, err := http.Get("http://127.0.0.1:" + r.ports["9121"] + "/readyz")
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
 }
 
 // stop ends the server as Ctrl-C does.
