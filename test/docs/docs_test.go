@@ -1,9 +1,6 @@
 package docs
 
 import (
-	"io"
-	"net/http"
-	"regexp"
 	"strings"
 	"testing"
 )
@@ -47,7 +44,6 @@ func TestDocuments(t *testing.T) {
 				return
 			}
 			r.countersAreListed()
-			r.metricsExist(docs)
 			r.spansAreTrue(docs)
 		})
 		if !ok {
@@ -103,26 +99,3 @@ func TestExceptions(t *testing.T) {
 		}
 	}
 }
-
-// metricsExist holds the metrics that the documents name against those that there are.
-func (r *reader) metricsExist(docs []*document) {
-	r.t.Helper()
-	answer, err := http.Get("http://127.0.0.1:" + r.ports["9121"] + "/metrics")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, d := range docs {
-		for _, s := range d.spans() {
-			if metric.MatchString(s.code) && !strings.Contains(string(text), "# TYPE "+s.code+" ") {
-				r.t.Errorf("%s: there is no metric %s", d.at(s.line), s.code)
-			}
-		}
-	}
-}
-
-var metric = regexp.MustCompile(`^keyrow_[a-z_]+$`)
