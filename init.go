@@ -118,8 +118,11 @@ func initialise(ctx context.Context, o initOptions, stdout io.Writer) error {
 		if draft.hidden {
 			next = "export " + passwordVariable + "=...; " + next
 		}
-		fmt.Fprintf(stdout, "%s: %d of %d tables have a mapping, comments say why the others have none; next:\n  %s\n",
-			o.out, mapped, len(tables), next)
+		others := ""
+		if mapped < len(tables) {
+			others = ", comments say why the others have none"
+		}
+		fmt.Fprintf(stdout, "%s: %d of %d tables have a mapping%s; next:\n  %s\n", o.out, mapped, len(tables), others, next)
 	}
 	if mapped == 0 {
 		return errors.New("no table can be mapped; comments in the configuration say why")

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"testing"
 )
 
 // base is the one folder of this test process. A shell that waits for the end of its standard input, which the
@@ -50,6 +51,16 @@ func newDir(prefix string) (string, error) {
 	}
 	dir := filepath.Join(b.path, prefix+strconv.FormatInt(folders.Add(1), 10))
 	return dir, os.Mkdir(dir, 0o700)
+}
+
+// FreeAddr is an address of this machine at which nobody listens, for a server that is told its address.
+func FreeAddr(t testing.TB) string {
+	t.Helper()
+	port, err := freePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "127.0.0.1:" + strconv.Itoa(port)
 }
 
 // freePort finds a port to listen on that lies below the range the kernel takes for outgoing connections: while a
