@@ -287,8 +287,10 @@ func (s *session) keyrow(_ *command, req request) {
 		s.keyrowFlush(args)
 	case sub == "INVALIDATE" && len(args) > 0:
 		s.keyrowInvalidate(args)
+	case sub == "RELOAD" && len(args) == 0:
+		s.keyrowReload()
 	default:
-		s.refuse(refused("KEYROW knows INFO, JOURNAL, FLUSH [milliseconds [key]], and INVALIDATE key ..."))
+		s.refuse(refused("KEYROW knows INFO, JOURNAL, FLUSH [milliseconds [key]], INVALIDATE key ..., and RELOAD"))
 	}
 }
 

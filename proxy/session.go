@@ -63,7 +63,8 @@ type session struct {
 	mixed    atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
 	quit     bool
 
-	command []byte // the command being dispatched, as RESP
+	command []byte       // the command being dispatched, as RESP
+	maps    *mapping.Set // the mappings for it: all of a command goes by the same
 
 	latest     *command // the row of the last command without subcommands
 	latestName string   // how the client wrote its name
@@ -89,6 +90,7 @@ func newSession(srv *Server, conn net.Conn, id int64) *session {
 	s.outbox.init(conn, srv.cfg.OutputLimit)
 	s.died = s.nudge
 	s.peers.Store(ends(conn))
+	s.maps = srv.maps.Load()
 	return s
 }
 
@@ -338,9 +340,12 @@ func (s *session) mapped(key []byte) *mapping.Mapping {
 	if !s.here() {
 		return nil
 	}
-	m := s.srv.maps.Load().Match(key)
+	m := s.maps.Match(key)
 	if m != nil {
 		s.counting.now.fate = fateRow
+		if s.pinned() && s.pin.tx != nil {
+			s.pin.tx.uses(m)
+		}
 	}
 	return m
 }
