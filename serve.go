@@ -5,7 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -115,9 +119,21 @@ func (p *parts) close() {
 	}
 }
 
-// serve runs keyrow until ctx ends, then drains: the clients' last commands are answered, and the journal is flushed
-// for as long as journal.drain.
-func serve(ctx context.Context, c config, log zerolog.Logger) error {
+// tell logs a finding.
+func tell(log zerolog.Logger, f mapping.Finding) {
+	level := zerolog.WarnLevel
+	if f.Severity == mapping.Error {
+		level = zerolog.ErrorLevel
+	}
+	log.WithLevel(level).Str(f.Section(), f.Mapping).Str("setting", f.Setting).Msg(f.Text)
+}
+
+// serve runs keyrow with the configuration c, which path has, until ctx ends, then drains: the clients' last commands are
+// answered, and the journal is flushed for as long as journal.drain.
+func serve(ctx context.Context, path string, c config, log zerolog.Logger) error {
+	hangups := make(chan os.Signal, 1) // one is enough: what is read after it is newer
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	backend.LogDrivers(log)
 	stopGiving := giveMemoryBack()
 	defer stopGiving()
@@ -130,11 +146,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	defer p.close()
 	for _, f := range p.findings {
-		level := zerolog.WarnLevel
-		if f.Severity == mapping.Error {
-			level = zerolog.ErrorLevel
-		}
-		log.WithLevel(level).Str(f.Section(), f.Mapping).Str("setting", f.Setting).Msg(f.Text)
+		tell(log, f)
 	}
 	if p.set == nil {
 		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
@@ -177,6 +189,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 
 	metrics := admin.NewMetrics(version)
 	var server *proxy.Server
+	var reloads *reloader
 	watch := backend.NewWatch(backend.WatchOptions{
 		DB: p.db, Set: p.set, Swap: func(set *mapping.Set) { server.SetMappings(set) }, Log: log,
 	})
@@ -186,11 +199,11 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	})
 	loader := backend.NewLoader(backend.LoaderOptions{
 		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Altered: watch.Ask,
-		MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Selected: metrics.Selected, Log: log, Hook: hook,
+		Watch: watch, MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Selected: metrics.Selected, Log: log, Hook: hook,
 	})
 	writer := backend.NewWriter(backend.WriterOptions{
-		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Altered: watch.Ask,
-		Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Log: log, Hook: hook,
+		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Watch: watch,
+		Altered: watch.Ask, Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Log: log, Hook: hook,
 	})
 	server = proxy.New(proxy.Options{
 		Config: c.Proxy,
@@ -199,8 +212,15 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		},
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer, Gate: journal,
 		Parking: journal, Drainer: flusher,
-		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher), Timed: metrics.Timed, Hook: hook,
+		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher),
+		Reload: func() ([]string, error) { return reloads.reload() }, Timed: metrics.Timed, Hook: hook,
 	})
+	reloading, stopReloading := context.WithCancel(ctx)
+	defer stopReloading()
+	reloads = &reloader{
+		ctx: reloading, path: path, rdb: p.rdb, db: p.db, watch: watch, journal: journal, loader: loader, server: server, metrics: metrics,
+		log: log, config: c,
+	}
 	if err := server.Listen(); err != nil {
 		return err
 	}
@@ -208,7 +228,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	metrics.Pool(owners, "flush")
 	desk := admin.New(admin.Options{
 		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader,
-		Mappings: watch.Mappings, MaxPending: c.Journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
+		Mappings: watch.Mappings, MaxPending: journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
 		Checks: checks(p, watch, flusher), Parking: journal, Log: log,
 	})
 	defer desk.Close()
@@ -221,11 +241,9 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 
 	flushing, stopFlushing := context.WithCancel(context.Background())
 	defer stopFlushing()
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		watch.Run(flushing)
-	}()
+	var watched sync.WaitGroup
+	watched.Go(func() { watch.Run(flushing) })
+	watched.Go(func() { reloads.run(hangups) })
 	ended := make(chan error, 3)
 	go func() { ended <- desk.Serve() }()
 	go func() { ended <- flusher.Run(flushing) }()
@@ -249,6 +267,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	log.Info().Msg("draining: no new clients, answering what was asked, flushing what was written")
 	desk.Drain()
+	stopReloading()
 	drain, cancel := context.WithTimeout(context.Background(), c.Journal.Drain)
 	defer cancel()
 	server.Shutdown(drain)
@@ -259,7 +278,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	for range waiting {
 		failure = errors.Join(failure, <-ended)
 	}
-	<-watched
+	watched.Wait()
 	switch {
 	case failure != nil:
 		log.Error().Err(failure).Int("remaining", left).Msg("stopped by a failure")

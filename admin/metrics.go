@@ -27,7 +27,17 @@ type Metrics struct {
 	total, upstream, own prometheus.Histogram
 	selects, selectKeys  *prometheus.HistogramVec
 	flush, flushKeys     prometheus.Histogram
+	reloads              *prometheus.CounterVec
+	reloaded             prometheus.Gauge
 }
+
+// What came of a reload, for Metrics.Reloaded.
+const (
+	ReloadApplied    = "applied"
+	ReloadUnchanged  = "unchanged"
+	ReloadRefused    = "refused"
+	ReloadIncomplete = "incomplete" // it is in force, but outdated copies could not be dropped from Redis
+)
 
 // NewMetrics returns Metrics with nothing in them but what there is to know of the process.
 func NewMetrics(version string) *Metrics {
@@ -52,14 +62,30 @@ func NewMetrics(version string) *Metrics {
 			"Time of one batch of the flush, from reading the images to taking the marks out of the journal.", durations)),
 		flushKeys: prometheus.NewHistogram(histogram("flush_batch_keys", "Keys of one batch of the flush.", keys)),
 	}
+	m.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "keyrow", Name: "reloads_total",
+		Help: "Reloads of the configuration, by outcome."}, []string{"outcome"})
+	for _, outcome := range []string{ReloadApplied, ReloadUnchanged, ReloadRefused, ReloadIncomplete} {
+		m.reloads.WithLabelValues(outcome)
+	}
+	m.reloaded = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "keyrow", Name: "config_loaded_timestamp_seconds",
+		Help: "When the configuration that is in force was read last: at the start, or by a reload that succeeded."})
+	m.reloaded.SetToCurrentTime()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "keyrow", Name: "build_info", Help: "Always 1; the labels say what was built.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, build,
+	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.reloads, m.reloaded, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// Reloaded counts a reload.
+func (m *Metrics) Reloaded(outcome string) {
+	m.reloads.WithLabelValues(outcome).Inc()
+	if outcome == ReloadApplied || outcome == ReloadUnchanged {
+		m.reloaded.SetToCurrentTime()
+	}
 }
 
 // Timed is for proxy.Options.Timed.
@@ -230,7 +256,7 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 
 	f := &st.flush
 	gauge(descPending, float64(f.Pending))
-	gauge(descMaxPending, float64(s.server.o.MaxPending))
+	gauge(descMaxPending, float64(s.server.o.MaxPending()))
 	gauge(descOldest, f.OldestAge.Seconds())
 	gauge(descParked, float64(f.Parked))
 	gauge(descOwned, float64(len(f.Owned)))

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/BurntSushi/toml"
@@ -78,24 +79,31 @@ func NewKeyrow(t testing.TB, o Options) *Keyrow {
 	k := &Keyrow{Redis: o.Redis, MySQL: o.MySQL, DB: o.DB, Conf: filepath.Join(dir, "conf.toml"), t: t, options: o,
 		dir: dir, log: new(logbook)}
 	t.Cleanup(k.close)
-	text, err := config(map[string]any{
+	if err := k.Configure(o.Config, o.Set); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// Configure writes conf.toml anew, as NewKeyrow does. A process that runs reads it when it is told to.
+func (k *Keyrow) Configure(text string, set map[string]string) error {
+	o := k.options
+	whole, err := config(map[string]any{
 		"proxy":   map[string]any{"listen": "127.0.0.1:0"},
 		"redis":   map[string]any{"addr": o.Redis.Addr},
 		"mysql":   map[string]any{"dsn": "root@tcp(" + o.MySQL.Addr + ")/" + o.DB},
 		"journal": map[string]any{"interval": "20ms"},
 		"admin":   map[string]any{"listen": "127.0.0.1:0"},
 		"log":     map[string]any{"format": "json"},
-	}, o.Config, o.Set)
+	}, text, set)
 	if err == nil {
-		_, err = toml.Decode(string(text), &k.conf)
+		k.conf = nil
+		_, err = toml.Decode(string(whole), &k.conf)
 	}
 	if err == nil {
-		err = os.WriteFile(k.Conf, text, 0o600)
+		err = os.WriteFile(k.Conf, whole, 0o600)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return k
+	return err
 }
 
 // Start starts the process, a second time after it ended, and returns when it listens.
@@ -246,6 +254,14 @@ func (k *Keyrow) WaitExit() int {
 	k.t.Helper()
 	Until(k.t, "keyrow ends", k.proc.exited)
 	return k.proc.code()
+}
+
+// Hangup sends SIGHUP.
+func (k *Keyrow) Hangup() {
+	k.t.Helper()
+	if err := k.proc.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 // Pause halts the process (SIGSTOP): connections stay open and nothing answers.
