@@ -122,10 +122,12 @@ func (r *checked) redis(ctx context.Context, rdb *redis.Client, c config) {
 	if !writes(c) {
 		return
 	}
-	if warning, err := backend.CheckDurability(ctx, rdb); err != nil {
-		r.error(err)
-	} else if warning != "" {
+	warnings, err := durability(ctx, rdb, c)
+	for _, warning := range warnings {
 		r.add(finding{Severity: mapping.Warning.String(), Text: warning})
+	}
+	if err != nil {
+		r.error(err)
 	}
 }
 

@@ -21,9 +21,6 @@ import (
 	"keyrow/proxy"
 )
 
-// hookReloaded is the point of a reload at which the mappings are in force, and nothing cached was dropped yet.
-const hookReloaded = "reload.in-force"
-
 // reloadable are the settings besides mappings and queries that a reload puts in force.
 var reloadable = []string{"log.level", "proxy.max_clients", "mysql.max_open", "mysql.max_waiting", "journal.max_pending"}
 
@@ -129,13 +126,17 @@ func (r *reloader) apply(next config, changes []string) error {
 		if err := backend.CheckEviction(ctx, r.rdb); err != nil {
 			return err
 		}
+		warnings, err := durability(ctx, r.rdb, next)
+		if err != nil {
+			return err
+		}
+		for _, warning := range warnings {
+			r.log.Warn().Msg(warning)
+		}
 	}
 	succession, findings, err := r.watch.Reload(r.ctx, next.Mappings, next.Queries, r.journal)
 	if err != nil {
 		return err
-	}
-	if hook != nil {
-		hook(hookReloaded)
 	}
 	for _, f := range findings {
 		about := fmt.Sprintf("%s %q:", f.Section(), f.Mapping)

@@ -90,6 +90,19 @@ func writes(c config) bool {
 	return slices.ContainsFunc(c.Mappings, func(m mapping.Config) bool { return m.Write == "behind" })
 }
 
+// durability warns of what may be lost with Redis.
+func durability(ctx context.Context, rdb *redis.Client, c config) (warnings []string, err error) {
+	warning, err := backend.CheckDurability(ctx, rdb)
+	if err != nil {
+		return nil, err
+	}
+	if warning != "" {
+		warnings = append(warnings, warning)
+	}
+	few, err := backend.CheckReplicas(ctx, rdb, c.Mappings)
+	return append(warnings, few...), err
+}
+
 // connectMySQL opens MySQL and compares the mappings with their tables; set is nil if a finding is an error.
 func connectMySQL(ctx context.Context, c config) (db *sql.DB, set *mapping.Set, findings []mapping.Finding, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
@@ -160,9 +173,11 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 		return err
 	}
 	if writes(c) {
-		if warning, err := backend.CheckDurability(ctx, p.rdb); err != nil {
+		warnings, err := durability(ctx, p.rdb, c)
+		if err != nil {
 			return err
-		} else if warning != "" {
+		}
+		for _, warning := range warnings {
 			log.Warn().Msg(warning)
 		}
 	}
@@ -202,17 +217,22 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 		Watch: watch, MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Selected: metrics.Selected, Log: log, Hook: hook,
 	})
 	writer := backend.NewWriter(backend.WriterOptions{
-		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Watch: watch,
-		Altered: watch.Ask, Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Log: log, Hook: hook,
+		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Watch: watch, Altered: watch.Ask,
+		Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Written: metrics.WrittenThrough, Log: log, Hook: hook,
 	})
+	replicas, err := backend.NewReplicas(c.Redis, journal.Keys(), metrics.Replicated)
+	if err != nil {
+		return err
+	}
+	defer replicas.Close()
 	server = proxy.New(proxy.Options{
 		Config: c.Proxy,
 		Upstream: proxy.Upstream{
 			Addr: c.Redis.Addr, DB: c.Redis.DB, Lanes: c.Redis.Lanes, Timeout: c.Redis.Timeout, Dial: backend.Dial(p.rdb),
 		},
-		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer, Gate: journal,
-		Parking: journal, Drainer: flusher,
-		Log: log, Report: report(loader, flusher), JournalReport: reportJournal(flusher),
+		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer,
+		Replicas: replicas, Gate: journal, Parking: journal, Drainer: flusher,
+		Log: log, Report: report(loader, flusher, replicas), JournalReport: reportJournal(flusher),
 		Reload: func() ([]string, error) { return reloads.reload() }, Timed: metrics.Timed, Hook: hook,
 	})
 	reloading, stopReloading := context.WithCancel(ctx)
@@ -226,8 +246,9 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 	}
 	metrics.Pool(p.db, "read")
 	metrics.Pool(owners, "flush")
+	metrics.Pool(through, "through")
 	desk := admin.New(admin.Options{
-		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader,
+		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader, Replicas: replicas, Writer: writer,
 		Mappings: watch.Mappings, MaxPending: journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
 		Checks: checks(p, watch, flusher), Parking: journal, Log: log,
 	})
@@ -291,10 +312,10 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 	return nil
 }
 
-// report adds the loader's and the flusher's lines to KEYROW INFO.
-func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(name string, n int64)) {
+// report adds the lines of others than the server to KEYROW INFO.
+func report(loader *backend.Loader, flusher *backend.Flusher, replicas *backend.Replicas) func(line func(name string, n int64)) {
 	return func(line func(name string, n int64)) {
-		loads, flush := loader.Stats(), flusher.Snapshot()
+		loads, flush, copies := loader.Stats(), flusher.Snapshot(), replicas.Stats()
 		for _, l := range []struct {
 			name string
 			n    int64
@@ -331,6 +352,9 @@ func report(loader *backend.Loader, flusher *backend.Flusher) func(line func(nam
 			{"row_deletes", flush.Deletes},
 			{"flush_retries", flush.Retries},
 			{"owned_partitions", int64(len(flush.Owned))},
+			{"replica_waits", copies.Waits},
+			{"replica_waited_writes", copies.Writes},
+			{"replica_missed_writes", copies.Missed},
 		} {
 			line(l.name, l.n)
 		}

@@ -29,6 +29,8 @@ type Metrics struct {
 	flush, flushKeys     prometheus.Histogram
 	reloads              *prometheus.CounterVec
 	reloaded             prometheus.Gauge
+	waits, waitWrites    prometheus.Histogram
+	through, throughRows prometheus.Histogram
 }
 
 // What came of a reload, for Metrics.Reloaded.
@@ -61,6 +63,13 @@ func NewMetrics(version string) *Metrics {
 		flush: prometheus.NewHistogram(histogram("flush_duration_seconds",
 			"Time of one batch of the flush, from reading the images to taking the marks out of the journal.", durations)),
 		flushKeys: prometheus.NewHistogram(histogram("flush_batch_keys", "Keys of one batch of the flush.", keys)),
+		waits: prometheus.NewHistogram(histogram("replica_wait_duration_seconds",
+			"Time that Redis took for one WAIT for its replicas, durability = \"replicas\".", durations)),
+		waitWrites: prometheus.NewHistogram(histogram("replica_wait_writes", "Writes that shared one such WAIT.", keys)),
+		through: prometheus.NewHistogram(histogram("through_duration_seconds",
+			"Time of a write that goes to MySQL before it is answered, from its first statement until Redis shows it; failed ones not "+
+				"included.", durations)),
+		throughRows: prometheus.NewHistogram(histogram("through_rows", "Rows of such a write.", keys)),
 	}
 	m.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "keyrow", Name: "reloads_total",
 		Help: "Reloads of the configuration, by outcome."}, []string{"outcome"})
@@ -75,7 +84,8 @@ func NewMetrics(version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.reloads, m.reloaded, build,
+	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.reloads, m.reloaded, m.waits, m.waitWrites,
+		m.through, m.throughRows, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -105,6 +115,18 @@ func (m *Metrics) Selected(mapping string, keys int, took time.Duration) {
 func (m *Metrics) Flushed(keys int, took time.Duration) {
 	m.flush.Observe(took.Seconds())
 	m.flushKeys.Observe(float64(keys))
+}
+
+// Replicated is for backend.NewReplicas.
+func (m *Metrics) Replicated(writes int, took time.Duration) {
+	m.waits.Observe(took.Seconds())
+	m.waitWrites.Observe(float64(writes))
+}
+
+// WrittenThrough is for backend.WriterOptions.Written.
+func (m *Metrics) WrittenThrough(rows int, took time.Duration) {
+	m.through.Observe(took.Seconds())
+	m.throughRows.Observe(float64(rows))
 }
 
 // Pool shows the connections of a pool to MySQL.
@@ -155,6 +177,7 @@ var (
 	descWrites    = describe("writes_total", "Writes of rows that were acknowledged.")
 	descCoalesced = describe("coalesced_writes_total", "Of writes_total, such to a key that waited to be flushed already.")
 	descDeletes   = describe("row_deletes_total", "Deletions of rows that were acknowledged.")
+	descWaited    = describe("replicated_writes_total", "Writes with durability = \"replicas\", by whether the replicas had them in time.", "reached")
 
 	descPending    = describe("journal_pending", "Keys that wait to be flushed to MySQL, of all processes.")
 	descMaxPending = describe("journal_max_pending", "The limit of journal_pending from which on writes are refused, journal.max_pending.")
@@ -169,6 +192,10 @@ var (
 	descStatements = describe("flush_statements_total", "Statements sent for that, failed ones included.", "kind")
 	descRetries    = describe("flush_retries_total", "Batches that failed and are tried again, by class of the failure.", "class")
 	descDeferred   = describe("flush_deferred_total", "Keys put back, since their rows wait for another row, a lock or a table.")
+
+	descThrough        = describe("through_statements_total", "Statements sent for writes that go to MySQL before they are answered, failed ones included.", "kind")
+	descThroughRetries = describe("through_retries_total", "Such writes that were tried again, since they fell to a deadlock.")
+	descThroughFails   = describe("through_failures_total", "Such writes that were answered with an error, by class of the failure.", "class")
 )
 
 // states are the gauges and counters that are read off the parts of keyrow for each scrape.
@@ -253,6 +280,8 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 	counter(descWrites, p.Writes)
 	counter(descCoalesced, p.Coalesced)
 	counter(descDeletes, p.Deletes)
+	counter(descWaited, st.replicas.Writes-st.replicas.Missed, "yes")
+	counter(descWaited, st.replicas.Missed, "no")
 
 	f := &st.flush
 	gauge(descPending, float64(f.Pending))
@@ -271,6 +300,14 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 		counter(descRetries, f.Retried[i], class)
 	}
 	counter(descDeferred, f.Deferred)
+
+	w := &st.through
+	counter(descThrough, w.Upserts, "upsert")
+	counter(descThrough, w.Deletes, "delete")
+	counter(descThroughRetries, w.Retries)
+	for i, class := range backend.ThroughFailures {
+		counter(descThroughFails, w.Failed[i], class)
+	}
 }
 
 func truth(b bool) float64 {

@@ -50,6 +50,12 @@ type Flusher interface{ Snapshot() backend.Snapshot }
 // Loader is what the server asks the read path.
 type Loader interface{ Stats() backend.LoadStats }
 
+// Replicas is what the server asks of durability = "replicas".
+type Replicas interface{ Stats() backend.ReplicaStats }
+
+// Writer is what the server asks those who write to MySQL first.
+type Writer interface{ Stats() backend.ThroughStats }
+
 // Options are what a Server works with; all are required unless said otherwise.
 type Options struct {
 	Config     Config
@@ -58,6 +64,8 @@ type Options struct {
 	Proxy      Proxy
 	Flusher    Flusher
 	Loader     Loader
+	Replicas   Replicas
+	Writer     Writer
 	Mappings   func() *mapping.Set
 	MaxPending func() int // journal.max_pending
 	Redis      string     // where Redis is, for people to read

@@ -26,11 +26,17 @@ type (
 	fakeProxy   proxy.Snapshot
 	fakeFlusher backend.Snapshot
 	fakeLoader  backend.LoadStats
+	fakeWriter  backend.ThroughStats
 )
 
 func (f *fakeProxy) Snapshot() proxy.Snapshot     { return proxy.Snapshot(*f) }
 func (f *fakeFlusher) Snapshot() backend.Snapshot { return backend.Snapshot(*f) }
 func (f *fakeLoader) Stats() backend.LoadStats    { return backend.LoadStats(*f) }
+func (f *fakeWriter) Stats() backend.ThroughStats { return backend.ThroughStats(*f) }
+
+type fakeReplicas struct{}
+
+func (fakeReplicas) Stats() backend.ReplicaStats { return backend.ReplicaStats{} }
 
 // fakeParked has one row, and notes what is done about it.
 type fakeParked struct{ did []string }
@@ -57,7 +63,7 @@ func newTest(t *testing.T, change func(*Options)) *Server {
 	t.Helper()
 	o := Options{
 		Config: DefaultConfig(), Version: "v1", Metrics: NewMetrics("v1"), Proxy: &fakeProxy{}, Flusher: &fakeFlusher{},
-		Loader: &fakeLoader{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: func() int { return 10 }, Parking: &fakeParked{}, Log: zerolog.Nop(),
+		Loader: &fakeLoader{}, Replicas: fakeReplicas{}, Writer: &fakeWriter{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: func() int { return 10 }, Parking: &fakeParked{}, Log: zerolog.Nop(),
 	}
 	if change != nil {
 		change(&o)

@@ -37,6 +37,8 @@ type state struct {
 	proxy    proxy.Snapshot
 	flush    backend.Snapshot
 	loads    backend.LoadStats
+	replicas backend.ReplicaStats
+	through  backend.ThroughStats
 	mappings []*mapping.Mapping
 	checks   []answer
 }
@@ -61,6 +63,8 @@ func (s *Server) read() *state {
 	}
 	asking.Wait()
 	st.proxy, st.flush, st.loads = s.o.Proxy.Snapshot(), s.o.Flusher.Snapshot(), s.o.Loader.Stats()
+	st.replicas = s.o.Replicas.Stats()
+	st.through = s.o.Writer.Stats()
 	st.mappings = served(s.o.Mappings())
 	st.at = time.Now()
 	return st

@@ -20,11 +20,18 @@ import (
 // Points at which FlusherOptions.Hook is called, in the order of a flush. Between committed and settled the rows are
 // in MySQL and their marks still in Redis.
 const (
+	HookLocked       = "flush.locked"        // the partition is ours in MySQL
+	HookFenced       = "flush.fenced"        // and in Redis
 	HookSwept        = "flush.swept"         // marks were taken over
 	HookRead         = "flush.read"          // the images of a batch were read
+	HookAnnounced    = "flush.announced"     // the keys that other mappings have for its rows are in the stale set
 	HookBeforeCommit = "flush.before-commit" // a transaction has run its statements
 	HookCommitted    = "flush.committed"     // a transaction was committed
-	HookSettled      = "flush.settled"       // its marks are gone
+	HookDropped      = "flush.dropped"       // the images under other keys are gone
+	HookPart         = "flush.part"          // of some keys the marks are gone, those of the batch that are parked or wait are not
+	HookParked       = "flush.parked"        // marks have gone to the parked keys
+	HookDeferred     = "flush.deferred"      // marks were put back
+	HookSettled      = "flush.settled"       // all marks of the batch are gone
 )
 
 // referencePatience is how long a row whose foreign key fails is tried again before it is parked: its parent may be

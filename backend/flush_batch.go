@@ -104,6 +104,7 @@ type item struct {
 	older   bool // the image does not say all of a row, as one from before a column: written with an UPDATE, so as to leave the rest alone
 	strange bool // the image is not one of a row, as far as the mapping says
 	earlier bool // m is an earlier version of the mapping in force
+	fresh   bool // of a write through: there is no row, so it is only inserted
 
 	end end
 	err error
@@ -127,6 +128,7 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 		if err := o.fence(ctx); err != nil {
 			return 0, err
 		}
+		o.f.hook(HookFenced)
 	}
 	reply, err := o.script(ctx, scriptSweep, []string{o.keys.fence, o.keys.dirty, o.keys.flushing})
 	if err != nil {
@@ -460,6 +462,9 @@ func (o *owner) record(ctx context.Context, items []*item, now time.Time) error 
 		}
 		o.f.journal.settled(n.(int64))
 		o.f.stats.rows.Add(int64(rows))
+		if len(park)+len(later) > 0 {
+			o.f.hook(HookPart)
+		}
 	}
 	if len(park) > 0 {
 		n, err := o.script(ctx, scriptPark, []string{o.keys.fence, o.keys.flushing, o.keys.parked}, park...)
@@ -468,12 +473,14 @@ func (o *owner) record(ctx context.Context, items []*item, now time.Time) error 
 		}
 		o.f.journal.settled(n.(int64))
 		o.tellParked(parked)
+		o.f.hook(HookParked)
 	}
 	if len(later) > 0 {
 		if _, err := o.script(ctx, scriptDefer, []string{o.keys.fence, o.keys.dirty, o.keys.flushing}, later...); err != nil {
 			return err
 		}
 		o.f.stats.deferred.Add(int64(len(later)))
+		o.f.hook(HookDeferred)
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ var RetryClasses = [...]string{"lock", "mysql", "owner", "redis"}
 func (f *Flusher) retrying(err error) {
 	class := 3
 	switch code := mysqlCode(err); {
-	case code == errLockWait, code == errDeadlock, code == errChanged:
+	case isLock(err):
 		class = 0
 	case code != 0:
 		class = 1
@@ -41,6 +41,12 @@ func (f *Flusher) retrying(err error) {
 	}
 	f.stats.retries.Add(1)
 	f.stats.retried[class].Add(1)
+}
+
+// isLock reports whether err says that another transaction was in the way.
+func isLock(err error) bool {
+	code := mysqlCode(err)
+	return code == errLockWait || code == errDeadlock || code == errChanged
 }
 
 // pacer draws the pauses between tries, each from nothing to a bound that doubles.

@@ -78,6 +78,11 @@ func (g *guard) run(m *mapping.Mapping, read func() error) error {
 	if err := g.turn(m); err != nil {
 		return err
 	}
+	return g.attempt(read)
+}
+
+// attempt is run for who has waited for the turn.
+func (g *guard) attempt(read func() error) error {
 	done, err := g.breaker.Allow()
 	if err != nil {
 		return g.silent()
@@ -123,6 +128,14 @@ func (g *guard) turn(m *mapping.Mapping) error {
 	}
 	g.counters.throttled.Add(1)
 	return throttled(m, g.timeout)
+}
+
+// wait waits for the turn of another SELECT of m for as long as that takes, for who keeps nobody waiting.
+func (g *guard) wait(ctx context.Context, m *mapping.Mapping) error {
+	if m.MaxSelects == 0 {
+		return nil
+	}
+	return g.limiter(m).Wait(ctx)
 }
 
 func (g *guard) limiter(m *mapping.Mapping) *rate.Limiter {

@@ -1,6 +1,9 @@
 package backend
 
 import (
+	"context"
+	"database/sql/driver"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -191,4 +194,53 @@ func TestLoadCrowded(t *testing.T) {
 	if s := lg.Stats(); s.Crowded != 2 || s.Waiting != 0 {
 		t.Errorf("%+v", s)
 	}
+}
+
+// Warming and comparing take their turns among the SELECTs of the mapping, however long that takes.
+func TestMaxSelectsOfWarmAndVerify(t *testing.T) {
+	const most = 20
+	const burst = most / 10
+	slow := usersMapping()
+	slow.Name, slow.Key, slow.MaxSelects = "slow", "slow:{id}", most
+	lg := users(t, loaderSetup{mappings: []mapping.Config{slow}, timeout: 300 * time.Millisecond})
+	m := lg.set.All()[0]
+	started := time.Now()
+	if r, err := lg.Warm(t.Context(), WarmOptions{Mapping: m, Parallel: 4}); err != nil || r.Cached != 1000 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if s, _ := lg.verify(m, VerifyOptions{}); s.Same != 1000 {
+		t.Errorf("%+v", s)
+	}
+	const selects = 3 * (1000/roundKeys + 1) // of the keys, of the rows, and of the rows again
+	if least := time.Duration(selects-burst) * time.Second / most; time.Since(started) < least {
+		t.Errorf("%d SELECTs took %v, and %v are the least", selects, time.Since(started), least)
+	}
+	if s := lg.Stats(); s.Throttled != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// While MySQL does not answer, warming and comparing do not ask it either.
+func TestBreakerOfWarmAndVerify(t *testing.T) {
+	lg := users(t, loaderSetup{})
+	m := lg.set.All()[0]
+	lg.warm(m)
+	lg.guard.ping = func(context.Context) error { return errors.New("gone") }
+	unsent := func(what string, do func() error) {
+		harness.Until(t, what+" fails unsent", func() bool {
+			// The breaker lets one through now and then.
+			_ = lg.guard.attempt(func() error { return driver.ErrBadConn })
+			harness.Until(t, "the breaker is open", func() bool { return lg.Stats().Silent })
+			err := do()
+			return err != nil && strings.Contains(err.Error(), "mysql does not answer: gone")
+		})
+	}
+	unsent("warming", func() error {
+		_, err := lg.Warm(t.Context(), WarmOptions{Mapping: m, Parallel: 1})
+		return err
+	})
+	unsent("comparing", func() error {
+		_, err := lg.Verify(t.Context(), VerifyOptions{Mapping: m, Set: lg.set})
+		return err
+	})
 }

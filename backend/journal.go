@@ -15,8 +15,9 @@ import (
 	"keyrow/mapping"
 )
 
-// layoutEvery is how often the eviction policy of Redis and the layout of the journal are looked at again.
-const layoutEvery = 10 * time.Second
+// layoutEvery is how often the eviction policy of Redis and the layout of the journal are looked at again: for so long a
+// write may be taken that Redis may evict.
+const layoutEvery = time.Second
 
 var scriptMeta = newScript("meta")
 

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
 	"github.com/rs/zerolog"
 
 	"keyrow/mapping"
@@ -129,6 +128,7 @@ func (o *owner) acquire(ctx context.Context) error {
 			break
 		}
 	}
+	o.f.hook(HookLocked)
 	o.spoke = time.Now()
 	o.token = ""
 	o.waiting = make(map[string]*waiting)
@@ -289,10 +289,7 @@ func (o *owner) exec(ctx context.Context, query string, args ...any) (int64, err
 // keeps reports whether our session is as good as before after err, which made a batch fail. A lock that was waited for
 // and a deadlock say nothing of the session. After all else, a server that has become read-only too, a new connection
 // may find what this one cannot.
-func keeps(err error) bool {
-	var my *mysql.MySQLError
-	return errors.As(err, &my) && (my.Number == errLockWait || my.Number == errDeadlock || my.Number == errChanged)
-}
+func keeps(err error) bool { return isLock(err) }
 
 // Error numbers of MySQL that a flush tells apart within their class.
 const (

@@ -26,6 +26,14 @@ const redisDial = 5 * time.Second
 // OpenRedis returns the client of keyrow's own work: leases, fills, the journal. Commands of clients never go through
 // it. It does not connect yet; see CheckRedis.
 func OpenRedis(cfg RedisConfig) (*redis.Client, error) {
+	o, err := redisOptions(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return redis.NewClient(o), nil
+}
+
+func redisOptions(cfg RedisConfig) (*redis.Options, error) {
 	network, addr, err := redisAddr(cfg.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("redis.addr: %w", err)
@@ -39,7 +47,7 @@ func OpenRedis(cfg RedisConfig) (*redis.Client, error) {
 		return nil, err
 	}
 	redis.SetLogger(redisLog{})
-	return redis.NewClient(&redis.Options{
+	return &redis.Options{
 		Network:  network,
 		Addr:     addr,
 		Dialer:   dial,
@@ -63,7 +71,7 @@ func OpenRedis(cfg RedisConfig) (*redis.Client, error) {
 		MaintNotificationsConfig: &maintnotifications.Config{
 			Mode: maintnotifications.ModeDisabled,
 		},
-	}), nil
+	}, nil
 }
 
 // CheckRedis says whether Redis is there and fit for keyrow, and makes keyrow's scripts known to it. A server that does
@@ -139,13 +147,17 @@ func info(ctx context.Context, rdb *redis.Client, section string) (map[string]st
 	if err != nil && !(isRedisError(err) && strings.HasPrefix(err.Error(), "ERR ")) {
 		return nil, err
 	}
+	return fieldsOf(text), nil
+}
+
+func fieldsOf(info string) map[string]string {
 	fields := make(map[string]string)
-	for line := range strings.Lines(text) {
+	for line := range strings.Lines(info) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), ":"); ok {
 			fields[name] = value
 		}
 	}
-	return fields, nil
+	return fields
 }
 
 func parseVersion(v string) (major, minor int, ok bool) {

@@ -135,6 +135,9 @@ func (o *owner) announce(ctx context.Context) error {
 		}
 		o.stale.announced = append(o.stale.announced, keys...)
 	}
+	if len(o.stale.found) > 0 {
+		o.f.hook(HookAnnounced)
+	}
 	return nil
 }
 
@@ -155,6 +158,7 @@ func (o *owner) drop(ctx context.Context) error {
 			return err
 		}
 		o.stale.announced = o.stale.announced[len(keys):]
+		o.f.hook(HookDropped)
 	}
 	return nil
 }

@@ -21,14 +21,20 @@ import (
 
 // Points at which WriterOptions.Hook is called, in the order of a write.
 const (
+	HookThroughRead  = "through.read"      // of a change: the row is locked, and what becomes of it is computed next
 	HookWritten      = "through.written"   // the statements have run, the rows are locked, and Redis knows nothing
 	HookWithdrawn    = "through.withdrawn" // the images are gone and their keys leased; the next thing is the COMMIT
 	HookThroughDone  = "through.committed" // the COMMIT has succeeded
 	HookThroughShown = "through.shown"     // the new images are there, and the client has no answer yet
 )
 
-// throughTries is how often a write is tried that falls to a deadlock.
-const throughTries = 5
+const (
+	// throughTries is how often a write is tried that falls to a deadlock.
+	throughTries = 5
+	// changeTries is the same of a change: those who make a row that is not there fall to deadlocks with each other, until
+	// one of them has made it.
+	changeTries = 20
+)
 
 // A Writer writes rows to MySQL while a client waits, and then shows them in Redis:
 //
@@ -56,14 +62,51 @@ type Writer struct {
 	watch    *Watch // nil: mappings stay as they are
 	altered  func()
 	lease    time.Duration
+	written  func(rows int, took time.Duration)
 	hook     func(point string)
 	log      zerolog.Logger
+	stats    throughStats
 
 	token  string // start of every token
 	tokens atomic.Uint64
 }
 
-// WriterOptions are what a Writer works on. All but Watch, Altered, Hook and Log are required.
+// ThroughFailures are the classes of failed writes: a lock that was not let go or deadlocks, another failure of MySQL
+// that passes, a row that MySQL refused, a table that is not what its mapping says, a COMMIT that was not answered, and
+// Redis.
+var ThroughFailures = [...]string{"lock", "mysql", "row", "table", "unknown", "redis"}
+
+const (
+	failLock = iota
+	failMySQL
+	failRow
+	failTable
+	failUnknown
+	failRedis
+)
+
+type throughStats struct {
+	upserts, deletes, retries atomic.Int64
+	failed                    [len(ThroughFailures)]atomic.Int64
+}
+
+// ThroughStats are counters since the start of the process.
+type ThroughStats struct {
+	Upserts, Deletes int64                       // statements, failed ones included
+	Retries          int64                       // writes tried again because of a deadlock
+	Failed           [len(ThroughFailures)]int64 // writes that the client was told have failed, as ThroughFailures has them
+}
+
+// Stats is cheap: it asks no server.
+func (w *Writer) Stats() ThroughStats {
+	s := ThroughStats{Upserts: w.stats.upserts.Load(), Deletes: w.stats.deletes.Load(), Retries: w.stats.retries.Load()}
+	for c := range w.stats.failed {
+		s.Failed[c] = w.stats.failed[c].Load()
+	}
+	return s
+}
+
+// WriterOptions are what a Writer works on. All but Watch, Altered, Written, Hook and Log are required.
 type WriterOptions struct {
 	Redis    *redis.Client
 	DB       *sql.DB // the pool of OpenThrough
@@ -74,6 +117,9 @@ type WriterOptions struct {
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
 	Lease   time.Duration // ThroughLease
+	// Written is told of every write that was committed: how many rows it had, and how long it took until Redis showed
+	// them; it must not block.
+	Written func(rows int, took time.Duration)
 	// Hook is called at the points named above.
 	Hook func(point string)
 	Log  zerolog.Logger
@@ -87,8 +133,11 @@ func NewWriter(o WriterOptions) *Writer {
 	if o.Altered == nil {
 		o.Altered = func() {}
 	}
+	if o.Written == nil {
+		o.Written = func(int, time.Duration) {}
+	}
 	return &Writer{
-		rdb: o.Redis, db: o.DB, journal: o.Journal, mappings: o.Mappings, watch: o.Watch, altered: o.Altered, lease: o.Lease, hook: o.Hook,
+		rdb: o.Redis, db: o.DB, journal: o.Journal, mappings: o.Mappings, watch: o.Watch, altered: o.Altered, lease: o.Lease, written: o.Written, hook: o.Hook,
 		log: o.Log.Sample(&zerolog.BurstSampler{Burst: 5, Period: 10 * time.Second}), token: rand.Text() + ":",
 	}
 }
@@ -99,26 +148,86 @@ var scriptWithdraw = newScript("withdraw")
 // Its errors say what a client is told, or are mapping.ErrWaits.
 func (w *Writer) Write(changes []mapping.Change) (deleted int64, err error) {
 	items := make([]*item, len(changes))
-	for i, c := range changes {
-		it := &item{key: string(c.Key), m: c.Mapping, image: [][]byte{c.Image}, step: stepUpsert}
-		if c.Image == nil {
-			it.step = stepDelete
+	for i := range changes {
+		if items[i], err = itemOf(changes[i]); err != nil {
+			return 0, err
 		}
-		if it.id, err = it.m.KeyArgs(nil, c.Key); err == nil && c.Image != nil {
-			it.row, err = it.m.RowOf(nil, c.Key, [][]byte{c.Image})
-		}
-		if err != nil {
-			return 0, &Error{CodeErr, err.Error() + ": nothing was applied"}
-		}
-		items[i] = it
 	}
-	for range throughTries {
-		deleted, err = w.write(context.Background(), items, changes)
+	start := time.Now()
+	for try := range throughTries {
+		if try > 0 {
+			w.stats.retries.Add(1)
+		}
+		deleted, err = w.write(context.Background(), func(*sql.Conn) ([]*item, []mapping.Change, error) { return items, changes, nil })
 		if mysqlCode(err) != errDeadlock {
 			break
 		}
 	}
+	if err == nil {
+		w.written(len(items), time.Since(start))
+	}
 	return deleted, w.told(err)
+}
+
+// itemOf is a change to be made.
+func itemOf(c mapping.Change) (it *item, err error) {
+	it = &item{key: string(c.Key), m: c.Mapping, image: [][]byte{c.Image}, step: stepUpsert}
+	if c.Image == nil {
+		it.step = stepDelete
+	}
+	if it.id, err = it.m.KeyArgs(nil, c.Key); err == nil && c.Image != nil {
+		it.row, err = it.m.RowOf(nil, c.Key, [][]byte{c.Image})
+	}
+	if err != nil {
+		return nil, &Error{CodeErr, err.Error() + ": nothing was applied"}
+	}
+	return it, nil
+}
+
+// Change writes one row as compute says, which is given the image of the row, nil if it has none, and tells what to write,
+// or to write nothing. It may be called several times, and the last time counts. Errors are those of Write, or compute's.
+//
+// The row is locked when it is read, until the commit, so what is written is made of what there is, whoever else writes:
+//
+//	A: SELECT … FOR UPDATE -> 1          B: SELECT … FOR UPDATE waits
+//	A: UPDATE 2, COMMIT                  B: -> 2, UPDATE 3, COMMIT
+//
+// A row that is not there cannot be locked. What MySQL locks in its place, if anything, both A and B get, and then
+// their INSERTs wait for each other until MySQL ends one of them; or the later INSERT finds the row of the other. As it is
+// a plain INSERT, that is an error and no update, in either case, and the change is computed again.
+func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (err error) {
+	start, written := time.Now(), false
+	for try := range changeTries {
+		if try > 0 {
+			w.stats.retries.Add(1)
+		}
+		fresh := false
+		_, err = w.write(context.Background(), func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
+			r, found, err := w.look(context.Background(), conn, m, key)
+			if err != nil {
+				return nil, nil, err
+			}
+			w.hook(HookThroughRead)
+			c, write, err := compute(r.image(m))
+			if written = write && err == nil; !written {
+				return nil, nil, err
+			}
+			it, err := itemOf(c)
+			if err != nil {
+				return nil, nil, err
+			}
+			fresh = !found
+			it.fresh = fresh
+			return []*item{it}, []mapping.Change{c}, nil
+		})
+		if code := mysqlCode(err); code != errDeadlock && !(fresh && code == errDuplicate) {
+			break
+		}
+	}
+	if err == nil && written {
+		w.written(1, time.Since(start))
+	}
+	return w.told(err)
 }
 
 // unknownError is a COMMIT that was not answered.
@@ -126,24 +235,38 @@ type unknownError struct{ error }
 
 func (e unknownError) Unwrap() error { return e.error }
 
-// told is the error that a client gets for one of write.
+// told counts a failure of write, and is the error that a client gets for it.
 func (w *Writer) told(err error) error {
+	if err == nil || errors.Is(err, mapping.ErrWaits) {
+		return err
+	}
+	class := failRow
+	defer func() { w.stats.failed[class].Add(1) }()
 	var unknown unknownError
+	var own *Error
 	switch {
-	case err == nil, errors.Is(err, mapping.ErrWaits), isReply(err):
+	case isReply(err):
+		if !errors.As(err, &own) || own.Code != CodeErr {
+			class = failRedis
+		}
 		return err
 	case errors.As(err, &unknown):
+		class = failUnknown
 		return &Error{CodeDBDown, fmt.Sprintf("mysql failed at the commit: %v: it is unknown whether it was applied", unknown.error)}
 	case classify(err) == transient:
+		if class = failMySQL; isLock(err) {
+			class = failLock
+		}
 		return &Error{CodeDBDown, fmt.Sprintf("mysql failed: %v: not applied", err)}
 	case classify(err) == schema:
+		class = failTable
 		w.altered()
 	}
 	return &Error{CodeErr, fmt.Sprintf("mysql refused it: %v: nothing was applied", err)}
 }
 
-// write is one try.
-func (w *Writer) write(ctx context.Context, items []*item, changes []mapping.Change) (deleted int64, err error) {
+// write is one try to make what plan says within the transaction.
+func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, []mapping.Change, error)) (deleted int64, err error) {
 	conn, err := w.db.Conn(ctx)
 	if err != nil {
 		return 0, err
@@ -160,12 +283,16 @@ func (w *Writer) write(ctx context.Context, items []*item, changes []mapping.Cha
 	if _, err := conn.ExecContext(ctx, "START TRANSACTION"); err != nil {
 		return 0, err
 	}
+	items, changes, err := plan(conn)
+	if err != nil || len(items) == 0 {
+		return 0, err
+	}
 	kin, err := w.kin(ctx, conn, items, true)
 	if err != nil {
 		return 0, err
 	}
 	for _, it := range items {
-		n, err := put(ctx, conn, it)
+		n, err := w.put(ctx, conn, it)
 		if err != nil {
 			return 0, err
 		}
@@ -182,7 +309,9 @@ func (w *Writer) write(ctx context.Context, items []*item, changes []mapping.Cha
 	kin = slices.CompactFunc(kin, bytes.Equal)
 	reads := make([]*read, len(items))
 	for i, it := range items {
-		if reads[i], err = w.look(ctx, conn, it); err != nil {
+		if it.step == stepDelete {
+			reads[i] = &read{load: newLoad([]byte(it.key))}
+		} else if reads[i], _, err = w.look(ctx, conn, it.m, []byte(it.key)); err != nil {
 			return 0, err
 		}
 	}
@@ -219,8 +348,13 @@ func (w *Writer) kin(ctx context.Context, conn *sql.Conn, items []*item, before 
 }
 
 // put writes one row.
-func put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err error) {
+func (w *Writer) put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err error) {
 	exec := func(query string, args []any) (int64, error) {
+		if it.step == stepDelete {
+			w.stats.deletes.Add(1)
+		} else {
+			w.stats.upserts.Add(1)
+		}
 		result, err := conn.ExecContext(ctx, query, args...)
 		if err != nil {
 			return 0, err
@@ -232,6 +366,9 @@ func put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err err
 	switch {
 	case it.step == stepDelete:
 		query, args, _ := b.delete([]*item{it})
+		return exec(query, args)
+	case it.fresh:
+		query, args, _ := b.insert([]*item{it}, "", packet)
 		return exec(query, args)
 	case !it.m.UpdateFirst():
 		query, args, _ := b.insert([]*item{it}, b.conflict, packet)
@@ -245,29 +382,31 @@ func put(ctx context.Context, conn *sql.Conn, it *item) (affected int64, err err
 	return exec(query, args)
 }
 
-// look reads the row as it will be.
-func (w *Writer) look(ctx context.Context, conn *sql.Conn, it *item) (*read, error) {
-	r := &read{load: newLoad([]byte(it.key))}
-	if it.step == stepDelete {
-		return r, nil
-	}
-	rows, err := conn.QueryContext(ctx, selectByKey(it.m, 1)+" FOR UPDATE", it.id...)
+// look locks a row and reads it, as it is in this transaction.
+func (w *Writer) look(ctx context.Context, conn *sql.Conn, m *mapping.Mapping, key []byte) (r *read, found bool, err error) {
+	r = &read{load: newLoad(key)}
+	id, err := m.KeyArgs(nil, key)
 	if err != nil {
-		return nil, err
+		return nil, false, &Error{CodeErr, err.Error() + ": nothing was applied"}
+	}
+	rows, err := conn.QueryContext(ctx, selectByKey(m, 1)+" FOR UPDATE", id...)
+	if err != nil {
+		return nil, false, err
 	}
 	defer rows.Close()
 	for row := newRow(rows); rows.Next(); {
 		if err := row.scan(rows); err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		if string(it.m.RowKey(nil, row.values)) != it.key {
+		if !bytes.Equal(m.RowKey(nil, row.values), key) {
 			continue
 		}
-		if r.values, err = it.m.Values(nil, row.values); err != nil {
-			return nil, &Error{CodeErr, fmt.Sprintf("the row would be one that cannot be shown: %v: nothing was applied", err)}
+		found = true
+		if r.values, err = m.Values(nil, row.values); err != nil {
+			return nil, false, &Error{CodeErr, fmt.Sprintf("the row is or would be one that cannot be shown: %v: nothing was applied", err)}
 		}
 	}
-	return r, rows.Err()
+	return r, found, rows.Err()
 }
 
 func (w *Writer) withP(key []byte) string {

@@ -15,11 +15,9 @@ import (
 
 // land brings items into MySQL, in their order, and gives each an end.
 //
-// They go in one transaction. If a statement of it fails by the fault of a row, everything before it goes in a
-// transaction of its own, the rows of the statement are halved until the one at fault stands alone, and what comes
-// after goes on. So one bad row in a statement of n costs 2*log2(n) statements more, and one more for each statement
-// before it. The parts are transactions and not statements of one, for an error may have rolled back all of it
-// without saying so, and what came before would count as written.
+// They go in one transaction. If a statement of it fails by the fault of a row, everything before it is committed, the rows
+// of the statement are halved until the one at fault stands alone, and what comes after goes on. So one bad row in a
+// statement of n costs 2*log2(n) statements more at most. The halves are transactions of their own.
 //
 // An error is one of the server or of the way to it; then some items have an end, and all are to be done again.
 func (o *owner) land(ctx context.Context, items []*item) error { return o.halve(ctx, items, plainly) }
@@ -37,10 +35,10 @@ func (o *owner) halve(ctx context.Context, items []*item, how manner) error {
 	for len(items) > 0 {
 		at, n, err := o.transact(ctx, items, how == loosely)
 		if err == nil {
-			for _, it := range items {
-				it.end = endLanded
-			}
 			return nil
+		}
+		if items[0].end == endLanded {
+			items, at = items[at:], 0
 		}
 		class := classify(err)
 		if n == 0 || class == transient {
@@ -77,16 +75,26 @@ func (o *owner) halve(ctx context.Context, items []*item, how manner) error {
 		case n == 1:
 			failed[0].park(err)
 		default:
-			if err := o.halve(ctx, failed[:n/2], how); err != nil {
-				return err
-			}
-			if err := o.halve(ctx, failed[n/2:], how); err != nil {
+			if err := o.split(ctx, failed, how); err != nil {
 				return err
 			}
 		}
 		items = after
 	}
 	return nil
+}
+
+// split is halve for items of which one at least is at fault. If it is not in the first half, the second need not be tried
+// as a whole.
+func (o *owner) split(ctx context.Context, items []*item, how manner) error {
+	first, second := items[:len(items)/2], items[len(items)/2:]
+	if err := o.halve(ctx, first, how); err != nil {
+		return err
+	}
+	if len(second) > 1 && !slices.ContainsFunc(first, func(it *item) bool { return it.end != endLanded }) {
+		return o.split(ctx, second, how)
+	}
+	return o.halve(ctx, second, how)
 }
 
 // renewed reports whether m is no longer in force, after a look at its table.
@@ -116,7 +124,8 @@ func (o *owner) setAside(it *item, err error) {
 }
 
 // transact writes items in one transaction. If that fails, items[at:at+n] are those of the statement that did; n is 0
-// if it was none of them. Nothing was written then, or, if the session is lost during the commit, perhaps all.
+// if it was none of them. Nothing was written then, or, if the session is lost during the commit, perhaps all; or else
+// items[:at], which have their end then.
 //
 // Where tables refer to each other in a circle, or a table to itself, no order of statements has all parents there before
 // their children. Then transact goes about it loosely, which takes more statements: rows that are to be deleted are first
@@ -128,18 +137,11 @@ func (o *owner) transact(ctx context.Context, items []*item, loose bool) (at, n 
 	if at, n, err := o.kin(ctx, items, true); err != nil {
 		return o.undo(ctx, at, n, err)
 	}
-	passes := []func(context.Context, []*item) (int, error){o.write}
-	if loose {
-		passes = []func(context.Context, []*item) (int, error){o.unlink, o.writeBare, o.writeLoose}
-	}
-	for _, pass := range passes {
-		for at = 0; at < len(items); {
-			n, err := pass(ctx, items[at:])
-			if err != nil {
-				return o.undo(ctx, at, n, err)
-			}
-			at += n
-		}
+	at, n, kept, err := o.statements(ctx, items, loose)
+	if err != nil && !kept {
+		return o.undo(ctx, at, n, err)
+	} else if err != nil {
+		items = items[:at]
 	}
 	if at, n, err := o.kin(ctx, items, false); err != nil {
 		return o.undo(ctx, at, n, err)
@@ -153,11 +155,42 @@ func (o *owner) transact(ctx context.Context, items []*item, loose bool) (at, n 
 		return 0, 0, lost(err)
 	}
 	for i, it := range items {
+		it.end = endLanded
 		if i == 0 || it.m != items[i-1].m {
 			o.f.resume(it.m)
 		}
 	}
-	return 0, 0, nil
+	return at, n, err
+}
+
+// statements runs those for items. If one fails, it was that for items[at:at+n], and kept says whether the transaction has
+// what the ones before it did: InnoDB undoes a statement that fails, but some failures end the transaction, and the
+// savepoint with it. One is set behind the first statement only, as most transactions have no other.
+func (o *owner) statements(ctx context.Context, items []*item, loose bool) (at, n int, kept bool, err error) {
+	passes := []func(context.Context, []*item) (int, error){o.write}
+	if loose {
+		passes = []func(context.Context, []*item) (int, error){o.unlink, o.writeBare, o.writeLoose}
+	}
+	saved := false
+	for _, pass := range passes {
+		for at = 0; at < len(items); at += n {
+			if at > 0 && !loose && !saved {
+				if _, err := o.exec(ctx, "SAVEPOINT keyrow"); err != nil {
+					return at, 0, false, err
+				}
+				saved = true
+			}
+			if n, err = pass(ctx, items[at:]); err == nil {
+				continue
+			}
+			if kept = saved && classify(err) != transient; kept {
+				_, released := o.exec(ctx, "RELEASE SAVEPOINT keyrow")
+				kept = released == nil
+			}
+			return at, n, kept, err
+		}
+	}
+	return at, 0, false, nil
 }
 
 // undo rolls back a transaction in which the statement for items[at:at+n] failed.

@@ -323,6 +323,9 @@ func (k *looked) same(o *looked) bool {
 
 // look examines keys and reads the rows of those that can be compared.
 func (v *verifying) look(keys [][]byte) ([]*looked, error) {
+	if err := v.l.guard.wait(v.l.ctx, v.m); err != nil {
+		return nil, err
+	}
 	looks, err := v.examine(keys)
 	if err != nil {
 		return nil, err
@@ -335,7 +338,7 @@ func (v *verifying) look(keys [][]byte) ([]*looked, error) {
 		}
 	}
 	if len(reads) > 0 {
-		if err := v.l.selectRows(v.m, reads); err != nil {
+		if err := v.l.guard.attempt(func() error { return v.l.selectRows(v.m, reads) }); err != nil {
 			return nil, fmt.Errorf("mysql: %w", err)
 		}
 	}

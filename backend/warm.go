@@ -173,7 +173,8 @@ func (w *warming) walk(ctx context.Context) error {
 			group.Go(func() error { return w.run(ctx, b) })
 		}
 	}
-	return errors.Join(group.Wait(), unlessDone(ctx, err))
+	err = unlessDone(ctx, err) // before Wait, which ends ctx
+	return errors.Join(group.Wait(), err)
 }
 
 // unlessDone is err unless it comes of the end of ctx, whose cause is told already.
@@ -187,18 +188,34 @@ func unlessDone(ctx context.Context, err error) error {
 // page reads the next keys.
 func (w *warming) page(ctx context.Context, at mapping.Position, b *warmBatch) (next mapping.Position, more bool, err error) {
 	m := w.o.Mapping
+	if err := w.l.guard.wait(ctx, m); err != nil {
+		return at, false, err
+	}
+	err = w.l.guard.attempt(func() (err error) {
+		at, more, err = w.list(ctx, at, b)
+		return err
+	})
+	if err != nil {
+		return at, false, fmt.Errorf("mysql: %w", err)
+	}
+	return at, more, nil
+}
+
+// list is the SELECT of page.
+func (w *warming) list(ctx context.Context, at mapping.Position, b *warmBatch) (next mapping.Position, more bool, err error) {
+	m := w.o.Mapping
 	query, args := m.Page(at, w.size)
 	ctx, cancel := context.WithTimeout(ctx, w.l.timeout)
 	defer cancel()
 	rows, err := w.l.db.QueryContext(ctx, query, args...)
 	if err != nil {
-		return at, false, fmt.Errorf("mysql: %w", err)
+		return at, false, err
 	}
 	defer rows.Close()
 	row := newRow(rows)
 	for rows.Next() {
 		if err := row.scan(rows); err != nil {
-			return at, false, fmt.Errorf("mysql: %w", err)
+			return at, false, err
 		}
 		b.stats.Rows++
 		if key := m.RowKey(nil, row.values); key != nil && m.Names(key) {
@@ -211,10 +228,7 @@ func (w *warming) page(ctx context.Context, at mapping.Position, b *warmBatch) (
 			at = m.Behind(row.values)
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return at, false, fmt.Errorf("mysql: %w", err)
-	}
-	return at, b.stats.Rows == uint64(w.size), nil
+	return at, b.stats.Rows == uint64(w.size), rows.Err()
 }
 
 // run caches one batch and counts it.
@@ -257,6 +271,11 @@ func (w *warming) cache(ctx context.Context, b *warmBatch) (reasons []string, er
 	if err := l.room(ctx); err != nil {
 		return nil, err
 	}
+	if !m.Query { // before there are leases, which do not last for ever
+		if err := l.guard.wait(ctx, m); err != nil {
+			return nil, err
+		}
+	}
 	leased, err := w.acquire(b)
 	if err != nil || len(leased) == 0 {
 		return nil, err
@@ -264,7 +283,7 @@ func (w *warming) cache(ctx context.Context, b *warmBatch) (reasons []string, er
 	l.hook(HookGranted)
 	if m.Query {
 		l.selectResults(m, leased)
-	} else if err := l.selectRows(m, leased); err != nil {
+	} else if err := l.guard.attempt(func() error { return l.selectRows(m, leased) }); err != nil {
 		l.release(leased)
 		return nil, fmt.Errorf("mysql: %w", err)
 	}

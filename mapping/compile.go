@@ -43,6 +43,7 @@ func (c *compiler) compile() *Mapping {
 		OnAbsent:     c.config.OnAbsent == "through",
 		Cache:        c.config.Write == "cache",
 		DeleteRow:    c.config.Delete == "row",
+		Durability:   c.config.durability(),
 		pattern:      p,
 		config:       *c.config,
 		source:       c.table,

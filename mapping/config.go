@@ -27,6 +27,10 @@ type Config struct {
 	EarlyRefresh float64           `toml:"early_refresh"`     // how early an image that is read often is read anew, see docs/mappings.md; 0: not at all
 	OnRedisDown  string            `toml:"on_redis_down"`     // error, mysql: what answers GET, MGET and HGETALL while Redis cannot be reached
 	MaxSelects   Rate              `toml:"max_selects"`       // SELECTs that read its rows; 0: no limit
+
+	Durability      string        `toml:"durability"`       // redis, replicas: what an acknowledged write has
+	Replicas        int           `toml:"replicas"`         // of Redis, for that
+	ReplicasTimeout time.Duration `toml:"replicas_timeout"` // how long they may take
 }
 
 // Defaults of a mapping.
@@ -54,6 +58,9 @@ func Default() Config {
 		OnAbsent:    DefaultOnAbsent,
 		Delete:      DefaultDelete,
 		OnRedisDown: DefaultOnRedisDown,
+
+		Durability:      DefaultDurability,
+		ReplicasTimeout: DefaultReplicasTimeout,
 	}
 }
 
@@ -171,6 +178,7 @@ func (c *Config) validate(report func(setting, format string, args ...any)) {
 	earlyRefresh(report, c.EarlyRefresh, c.TTL)
 	c.MaxSelects.validate(report)
 	onRedisDown(report, c.OnRedisDown, c.Write)
+	c.validateDurability(report)
 }
 
 func residencies(report func(setting, format string, args ...any), ttl, negative, stale time.Duration) {

@@ -47,6 +47,11 @@ func TestValidate(t *testing.T) {
 		{func(c *Config) { c.OnRedisDown = "redis" }, `mapping "user": on_redis_down: "redis" is unknown; use error or mysql`},
 		{func(c *Config) { c.OnRedisDown = "mysql" }, `mapping "user": on_redis_down: "mysql" would answer with rows from before the last writes, ` +
 			`which with write = "behind" may be in Redis only; use "error", or write = "deny"`},
+		{func(c *Config) { c.Durability = "disk" }, `mapping "user": durability: "disk" is unknown; use redis or replicas`},
+		{func(c *Config) { c.Durability = "replicas" }, `mapping "user": replicas: 0; say how many replicas have to have a write, 1 to 100`},
+		{func(c *Config) { c.Replicas = 1 }, `mapping "user": replicas: is for durability = "replicas"; set that, or remove it`},
+		{func(c *Config) { c.Durability, c.Replicas, c.Write = "replicas", 1, "through" }, `mapping "user": durability: "replicas" is about rows`},
+		{func(c *Config) { c.ReplicasTimeout = 0 }, `mapping "user": replicas_timeout: 0s is out of range; want 1ms to 1h`},
 	} {
 		c := good
 		test.change(&c)

@@ -27,6 +27,7 @@ const (
 //	<prefix>:{<p>}:expire    hash    key -> the deadline, in Unix milliseconds, to arm once the key is flushed; 0: evict; never: none
 //	<prefix>:{<p>}:stale     set     keys of other partitions or mappings whose rows a flush changes: "<their p>:<key>"
 //	<prefix>:{<p>}:fence     string  names the newest owner of the partition, the only one that may sweep and settle
+//	<prefix>:stamp           string  nothing; written before each WAIT for replicas, see durability
 //	<prefix>:meta            hash    "format" and "partitions" of everything above; "epoch", a random name that it keeps
 //	                                 until Redis loses its data; "settled", the number of marks that were worked off
 //
@@ -85,6 +86,9 @@ func (j Journal) AppendStale(b []byte, p int) []byte { return j.appendPart(b, p,
 
 // AppendFence appends the name of the fence.
 func (j Journal) AppendFence(b []byte, p int) []byte { return j.appendPart(b, p, "fence") }
+
+// Stamp is the name of what is written before each WAIT.
+func (j Journal) Stamp() string { return j.Prefix + ":stamp" }
 
 // Meta is the name of the meta hash.
 func (j Journal) Meta() string { return j.Prefix + ":meta" }

@@ -38,6 +38,7 @@ type Mapping struct {
 	OnAbsent     bool          // those that are not in Redis are
 	Cache        bool          // values are the clients' own; rows are only read
 	DeleteRow    bool          // DEL deletes the row
+	Durability   Durability    // of an acknowledged write
 	Counts       *Counts
 
 	pattern       *pattern

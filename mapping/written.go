@@ -172,10 +172,11 @@ func (l *Limits) Units(text []byte) (units []byte, ok bool, err error) {
 
 // String shows the limits in errors.
 func (l *Limits) String() string {
-	return l.show(l.Low) + " to " + l.show(l.High)
+	return l.Text(l.Low) + " to " + l.Text(l.High)
 }
 
-func (l *Limits) show(units string) string {
+// Text is a number of units as the column has it.
+func (l *Limits) Text(units string) string {
 	x, err := parseNumber([]byte(units))
 	if err != nil {
 		return units

@@ -92,6 +92,9 @@ func (s *session) change(c *command, req request) {
 	case !wellFormed(c, req.args):
 		s.forward(req)
 		return
+	case m.Through && !(c.name == "GETDEL" && !m.DeleteRow):
+		s.changeThrough(c, req, m)
+		return
 	}
 	x, err := s.changeBy(c, m, req.args)
 	if err == nil {
@@ -101,7 +104,7 @@ func (s *session) change(c *command, req request) {
 		s.settle()
 		var reply []byte
 		if reply, err = x.run(s); err == nil {
-			s.answer(reply)
+			s.answerWritten(x.durability(), 1, reply)
 			return
 		}
 	}
@@ -110,6 +113,14 @@ func (s *session) change(c *command, req request) {
 		return
 	}
 	s.refuseKnown(err)
+}
+
+// durability is what the change has to have; the cached copy alone is nothing that could be lost.
+func (x *change) durability() mapping.Durability {
+	if string(x.what[0]) == "take" && !x.m.DeleteRow {
+		return mapping.Durability{}
+	}
+	return x.m.Durability
 }
 
 // denies reports whether an error of Redis says that the user may not run the script, or something in it.
@@ -138,7 +149,7 @@ func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*chan
 		}
 		return x, x.set(&w)
 	}
-	if !takes(m, c) || m.Through {
+	if !takes(m, c) || m.Through && (c.name != "GETDEL" || m.DeleteRow) {
 		return nil, s.objectionTo(c, x.key)
 	}
 	if err := s.writable(m, x.key); err != nil {
@@ -399,6 +410,8 @@ func (x *change) done(s *session, out outcome) []byte {
 
 // eval runs the script on the client's lane, so with the client's own rights.
 func (x *change) eval(s *session) ([]byte, error) {
+	s.at("change.before-script")
+	defer s.at("change.after-script")
 	args := x.args(s.srv.journal)
 	reply, err := s.call(args...)
 	if err == nil && bytes.HasPrefix(reply, []byte("-NOSCRIPT")) {
@@ -486,6 +499,7 @@ func (s *session) queueChange(c *command, req request) {
 	if x.makes {
 		unmade = x.make()
 	}
+	s.pin.tx.writes(x.durability())
 	s.pin.tx.tap(func(reply []byte) []byte {
 		out, err := readOutcome(reply)
 		switch {

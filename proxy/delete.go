@@ -47,15 +47,27 @@ func (s *session) del(c *command, req request) {
 		return
 	}
 	var there int64
-	if err == nil {
-		there, err = d.run(s)
+	if err == nil && len(d.keys) > 0 {
+		if there, err = d.run(s); err != nil && deleted > 0 {
+			err = upstreamError(fmt.Sprintf("%d rows were deleted in mysql, and it is unknown whether the other keys were: %v", deleted, err))
+		}
 	}
 	if err != nil {
 		s.refuseKnown(err) // Redis may have refused the script to somebody who may not DEL either
 		return
 	}
 	s.scratch = redcon.AppendInt(s.scratch[:0], there+deleted)
-	s.answer(s.scratch)
+	s.answerWritten(d.durability(), 1, s.scratch)
+}
+
+// durability is what the deletion of the rows has to have.
+func (d *deletion) durability() (all mapping.Durability) {
+	for _, k := range d.how {
+		if k.row {
+			all = all.With(k.m.Durability)
+		}
+	}
+	return all
 }
 
 // deletionOf reads a DEL or UNLINK; it is nil if no key is mapped.
@@ -88,6 +100,7 @@ type deletion struct {
 	command []byte
 	keys    [][]byte
 	how     []deletedKey
+	settled []byte // how many marks had been before MySQL was asked
 }
 
 type deletedKey struct {
@@ -98,8 +111,10 @@ type deletedKey struct {
 
 // run returns how many of the keys were there.
 func (d *deletion) run(s *session) (int64, error) {
-	for range 2 {
+	for range maxAbsent {
+		s.at("delete.before-script")
 		reply, err := s.eval(delScript, delSHA, d.args(s.srv.journal))
+		s.at("delete.after-script")
 		if err != nil {
 			return 0, err
 		}
@@ -112,9 +127,11 @@ func (d *deletion) run(s *session) (int64, error) {
 			s.srv.stats.Deletes.Add(nums[1])
 			return nums[0], nil
 		}
-		if err := d.lookUp(s, nums[1:]); err != nil {
+		d.settled = strconv.AppendInt(nil, nums[1], 10)
+		if err := d.lookUp(s, nums[2:]); err != nil {
 			return 0, err
 		}
+		s.at("del.asked")
 	}
 	return 0, refused("the keys changed while they were deleted; nothing was deleted, try again")
 }
@@ -180,7 +197,7 @@ func (d *deletion) args(j mapping.Journal) [][]byte {
 		}
 		args = append(args, []byte(what), strconv.AppendInt(nil, int64(j.Partition(d.keys[i])), 10), []byte{known})
 	}
-	return append(args, []byte("both"))
+	return append(args, d.settled, []byte("both"))
 }
 
 // integers reads an array of at least two integers.
@@ -199,7 +216,7 @@ func integers(reply []byte) ([]int64, error) {
 		nums = append(nums, n)
 	}
 	if !ok || len(nums) < 2 {
-		return nil, fmt.Errorf("redis answered a command on rows with %.64q, so it is unknown whether it was applied", reply)
+		return nil, upstreamError(fmt.Sprintf("redis answered a command on rows with %.64q, so it is unknown whether it was applied", reply))
 	}
 	return nums, nil
 }

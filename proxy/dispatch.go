@@ -256,9 +256,11 @@ func (s *session) reserved() error {
 	return refused(fmt.Sprintf("keys below %q are keyrow's own; nothing was changed", s.srv.journal.Prefix+":"))
 }
 
-// refuseKnown refuses with words about mappings, which are not for somebody whom Redis would not let run the command.
+// refuseKnown refuses with words about mappings, which are not for somebody whom Redis would not let run the command. That
+// the connection to Redis failed is for everybody: it says whether the command may have been applied, which asking Redis
+// again would not.
 func (s *session) refuseKnown(err error) {
-	if s.admitted() && s.permitted() {
+	if isUpstream(err) || s.admitted() && s.permitted() {
 		s.refuse(err)
 	}
 }
@@ -369,6 +371,7 @@ func (s *session) callRaw(wire []byte) ([]byte, error) {
 	}
 	s.stepAside()
 	<-c.done
+	s.latestCall = c.receipt
 	return c.b, c.err
 }
 
@@ -387,14 +390,16 @@ func (o *tapped) lost(err error) { o.s.deliverErrors(err, 1) }
 
 // call waits for one reply.
 type call struct {
-	s    *session
-	b    []byte
-	err  error
-	done chan struct{}
+	s       *session
+	b       []byte
+	err     error
+	receipt receipt
+	done    chan struct{}
 }
 
-func (c *call) reply(_ *lane, b []byte) {
+func (c *call) reply(l *lane, b []byte) {
 	c.b = append([]byte(nil), b...)
+	c.receipt.on, c.receipt.primary = l, l.primary.name()
 	close(c.done)
 }
 

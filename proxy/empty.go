@@ -32,7 +32,9 @@ func (s *session) empty(c *command, req request) {
 	s.settle()
 	deadline := time.Now().Add(emptyPatience)
 	for {
+		s.at("empty.before-script")
 		reply, left, err := s.runEmpty(req.args)
+		s.at("empty.after-script")
 		switch {
 		case err != nil:
 			s.refuse(err)

@@ -43,6 +43,13 @@ func appendError(b []byte, err error) []byte {
 	return redcon.AppendError(b, "ERR keyrow: "+err.Error())
 }
 
+// isUpstream reports whether err is an upstreamError.
+func isUpstream(err error) bool {
+	var r replyError
+	var unsent unsentError
+	return errors.As(err, &unsent) || errors.As(err, &r) && r.code == "UPSTREAM"
+}
+
 // isWrongType reports whether err is Redis's refusal to read a key of another type.
 func isWrongType(err error) bool {
 	var r interface{ RESP() string }

@@ -57,7 +57,9 @@ func (s *session) expire(c *command, req request) {
 // run returns the client's answer. An image that Redis does not have is loaded first, for it is what stays or goes.
 func (r *residency) run(s *session) ([]byte, error) {
 	for range maxViews {
+		s.at("expire.before-script")
 		reply, err := s.eval(expireScript, expireSHA, r.args(s.srv.journal, ""))
+		s.at("expire.after-script")
 		if err != nil {
 			return nil, err
 		}
@@ -67,7 +69,7 @@ func (r *residency) run(s *session) ([]byte, error) {
 		elems, ok := elements(nil, reply)
 		switch {
 		case !ok || len(elems) > 1:
-			return nil, fmt.Errorf("redis answered a script with %.64q, so it is unknown whether it was applied", reply)
+			return nil, upstreamError(fmt.Sprintf("redis answered a script with %.64q, so it is unknown whether it was applied", reply))
 		case len(elems) == 1:
 			return elems[0], nil
 		}

@@ -43,6 +43,9 @@ type lane struct {
 	out      []byte
 	spare    []byte
 	fifo     []entry
+	run      *run   // writes of sessions that are sent together, in out by the time it is flushed
+	runs     uint64 // the number of run, or of the last one
+	spareRun []byte // what runs are encoded in
 	unsent   bool   // the loop will flush
 	untaken  []byte // what the socket did not take; it is written before anything else
 	full     bool   // the socket took no more and has not said since that it does
@@ -51,6 +54,7 @@ type lane struct {
 	expected uint64 // replies to everything that was queued since the connection was made
 
 	private *private // what makes it the lane of one session; nil: shared
+	primary primary
 
 	// The reader's own; on a loop, guarded by reading.
 	reading   sync.Mutex
@@ -102,7 +106,10 @@ func (l *lane) serve() {
 	for !l.isClosed() {
 		conn, err := l.up.connect(l.set.key)
 		if err == nil {
-			if err = l.up.learn(conn, l.set); err != nil {
+			if err = l.up.learn(conn, l.set); err == nil {
+				err = l.recognise(conn)
+			}
+			if err != nil {
 				_ = conn.Close()
 			}
 		}
@@ -286,16 +293,23 @@ func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 		l.probe.arm(s)
 	}
 	later := s.leads && l.point != nil && len(l.out) < laneFlush
-	if later && !l.unsent {
-		// With what other sessions add before the loop is through with them.
-		l.unsent = true
-		s.point.loop.unsent = append(s.point.loop.unsent, l)
+	if later {
+		l.flushLater(s)
 	}
 	l.mu.Unlock()
 	if !later {
 		l.flush()
 	}
 	return err
+}
+
+// flushLater has the loop that s leads flush the lane, with what other sessions add before the loop is through with them;
+// mu is held.
+func (l *lane) flushLater(s *session) {
+	if !l.unsent {
+		l.unsent = true
+		s.point.loop.unsent = append(s.point.loop.unsent, l)
+	}
 }
 
 func (l *lane) crowded() bool {

@@ -67,6 +67,11 @@ func (l *lane) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unsent = false
+	if refused, err := l.endRun(); refused != nil {
+		l.mu.Unlock()
+		refused.finish(err)
+		l.mu.Lock()
+	}
 	for l.point != nil && !l.flushing && !l.full && len(l.untaken)+len(l.out) > 0 {
 		buf, taken := l.untaken, len(l.untaken) == 0
 		if taken {

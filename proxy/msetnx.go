@@ -77,13 +77,15 @@ func (s *session) msetnx(c *command, req request) {
 	}
 	s.settle()
 	for range maxAbsent {
+		s.at("msetnx.before-script")
 		reply, err := s.call(b.args(s.srv.journal)...)
+		s.at("msetnx.after-script")
 		if err == nil {
 			var nums []int64
 			if nums, err = integers(reply); err == nil && nums[0] >= 0 {
 				s.srv.gate.Marked(int(nums[1]))
 				s.srv.stats.Writes.Add(nums[0])
-				s.answer(redcon.AppendInt(nil, nums[0]))
+				s.answerWritten(b.durability(), 1, redcon.AppendInt(nil, nums[0]))
 				return
 			}
 			if err == nil {
@@ -102,6 +104,16 @@ func (s *session) msetnx(c *command, req request) {
 func (b *bundle) ask(s *session, places []int64) error {
 	d := deletion{keys: b.keys, how: b.how}
 	return d.lookUp(s, places)
+}
+
+// durability is what all of the rows ask for.
+func (b *bundle) durability() (all mapping.Durability) {
+	for _, k := range b.how {
+		if k.m != nil {
+			all = all.With(k.m.Durability)
+		}
+	}
+	return all
 }
 
 func (b *bundle) args(j mapping.Journal) [][]byte {
@@ -144,6 +156,7 @@ func (s *session) queueMsetnx(c *command, req request) {
 		s.abort(err)
 		return
 	}
+	s.pin.tx.writes(b.durability())
 	s.pin.tx.tap(func(reply []byte) []byte {
 		nums, err := integers(reply)
 		switch {

@@ -100,12 +100,13 @@ func (o *outbox) hold() *hole {
 	h := &hole{}
 	o.mu.Lock()
 	o.held = append(o.held, h)
+	o.account(0) // a session may wait for what comes with the reply, and not for the reply itself: see run.over
 	o.mu.Unlock()
 	return h
 }
 
-// fill brings the reply for h, counts it as one, and lets go what waited behind it.
-func (o *outbox) fill(h *hole, b []byte) {
+// fill brings the reply for h, or as many as replies, and lets go what waited behind it.
+func (o *outbox) fill(h *hole, b []byte, replies int) {
 	o.mu.Lock()
 	if o.muted {
 		b = nil
@@ -120,7 +121,7 @@ func (o *outbox) fill(h *hole, b []byte) {
 		o.pending.Add(-int64(len(next)))
 		o.write(next)
 	}
-	o.account(1)
+	o.account(replies)
 	o.mu.Unlock()
 }
 

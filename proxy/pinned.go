@@ -46,6 +46,19 @@ func (s *session) pinTo() bool {
 	return true
 }
 
+// pinOrQuit is pinTo for what the commands behind it rely on. Where there is no connection the client is closed once it has
+// been told: what it has sent already would otherwise be run by itself, without the transaction, should Redis come back now.
+func (s *session) pinOrQuit() bool {
+	if s.pinned() {
+		return true
+	}
+	if !s.admitted() {
+		return false
+	}
+	s.quit = !s.pinTo()
+	return !s.quit
+}
+
 // pinnedFor notes why, for others to see. The connection may have been the session's for another reason before.
 func (s *session) pinnedFor(why pinReason) { s.lane.private.why.Store(int32(why)) }
 
@@ -310,7 +323,7 @@ func (s *session) replconf(c *command, req request) {
 // watch forwards WATCH. Rows that it names are loaded before: a later fill of keyrow's would look like somebody
 // else's change and end the client's transaction for nothing.
 func (s *session) watch(_ *command, req request) {
-	if !s.pinTo() {
+	if !s.pinOrQuit() {
 		return
 	}
 	var keys [][]byte

@@ -65,6 +65,10 @@ func (u *upstream) own(set *laneSet, s *session) (*lane, error) {
 	} else if reply[0] == ':' {
 		l.private.id, _ = parseInt(bytes.TrimRight(reply[1:], "\r\n"))
 	}
+	if err := l.recognise(conn); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
 	l.private.s.Store(s)
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -71,7 +71,7 @@ func (r *read) lost(err error) {
 func (r *read) loaded(image []byte, err error) {
 	s, hole, null := r.s, r.hole, r.null
 	r.end()
-	s.fill(hole, appendImage(nil, image, err, null))
+	s.fill(hole, appendImage(nil, image, err, null), 1)
 	s.rested()
 }
 
@@ -208,6 +208,6 @@ func (r *multiRead) loaded(at int, image []byte, err error) {
 		}
 	}
 	r.s.reads.Add(-1)
-	r.s.fill(r.hole, b)
+	r.s.fill(r.hole, b, 1)
 	r.s.rested()
 }

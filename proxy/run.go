@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,13 +28,14 @@ const (
 //	DEL a(key) …               every lease and negative entry
 //	EXEC
 //
-// Consecutive writes of one pipeline share a run. If Redis refuses to queue one of them (no memory, no permission)
-// nothing of the run was applied, and its writes are sent again one by one, so that each gets the answer it would
-// have got alone. Meanwhile nothing is sent behind the run: that could be another write to the same key, and it would
-// be applied first.
+// Consecutive writes of one pipeline share a run, and so do those of all sessions that a loop finds with writes at a time:
+// see lane.join. If Redis refuses to queue one of them (no memory, no permission) nothing of the run was applied, and its
+// writes are sent again one by one, so that each gets the answer it would have got alone. Meanwhile no session sends
+// anything behind its part of the run: that could be another write to the same key, and it would be applied first.
 type run struct {
-	s     *session
-	each  bool // every write is a command with a reply of its own; otherwise all are one command
+	s     *session // the first one that has writes in it
+	each  bool     // every write is a command with a reply of its own; otherwise all are one command
+	d     mapping.Durability
 	sets  []blindSet
 	data  []byte   // keys and images
 	plain [][]byte // keys and values of unmapped keys, aliasing the request
@@ -46,16 +48,47 @@ type run struct {
 }
 
 type blindSet struct {
+	s          *session
 	key, image span
 	deadline   int64
+	partition  int
 }
 
 func (r *run) add(key, image []byte, deadline int64) {
 	at := len(r.data)
 	r.data = append(append(r.data, key...), image...)
 	mid := at + len(key)
-	r.sets = append(r.sets, blindSet{span{at, mid}, span{mid, len(r.data)}, deadline})
+	r.sets = append(r.sets, blindSet{r.s, span{at, mid}, span{mid, len(r.data)}, deadline, r.s.srv.journal.Partition(key)})
 }
+
+// take adds the writes of another run.
+func (r *run) take(other *run) {
+	at := len(r.data)
+	r.data = append(r.data, other.data...)
+	for _, set := range other.sets {
+		set.key.from, set.key.to = set.key.from+at, set.key.to+at
+		set.image.from, set.image.to = set.image.from+at, set.image.to+at
+		r.sets = append(r.sets, set)
+	}
+}
+
+// takes reports whether there is room for other, and both may be one.
+func (r *run) takes(other *run) bool {
+	return len(r.sets)+len(other.sets) <= maxRun && len(r.data)+len(other.data) <= maxRunBytes
+}
+
+// parts calls part for the writes of each session, which stand together.
+func (r *run) parts(part func(s *session, from, to int)) {
+	for from, to := 0, 0; from < len(r.sets); from = to {
+		for to < len(r.sets) && r.sets[to].s == r.sets[from].s {
+			to++
+		}
+		part(r.sets[from].s, from, to)
+	}
+}
+
+// shared reports whether the writes are commands of their own that are refused if one of them is.
+func (r *run) shared() bool { return r.each && len(r.sets) > 1 }
 
 func (r *run) key(i int) []byte { return r.data[r.sets[i].key.from:r.sets[i].key.to] }
 
@@ -89,7 +122,7 @@ func (s *session) endRun() {
 	s.at("set.before-exec")
 	s.batch.append(func(w []byte) []byte { return r.encode(w, time.Now().UnixMilli()) })
 	s.expect(entry{s: s, op: r, n: r.steps}, int64(r.replies()))
-	if r.each && len(r.sets) > 1 {
+	if r.shared() {
 		s.mixed.Store(true)
 		s.submit()
 	}
@@ -97,6 +130,11 @@ func (s *session) endRun() {
 
 // behindRun waits until a run of several writes is answered, since nothing may be sent behind it.
 func (s *session) behindRun() {
+	if s.joined != 0 {
+		// It may not be sent yet, and it is not known before whether others share it.
+		s.lane.endJoined(s.joined)
+		s.joined = 0
+	}
 	if s.mixed.Load() {
 		s.await(func() bool { return !s.mixed.Load() })
 	}
@@ -124,26 +162,27 @@ func (r *run) encode(w []byte, now int64) []byte {
 		commands++
 	}
 	var name [128]byte
-	for p := range j.Partitions {
+	for first, set := range r.sets {
+		p := set.partition
+		if slices.ContainsFunc(r.sets[:first], func(before blindSet) bool { return before.partition == p }) {
+			continue
+		}
 		n, without := 0, 0
-		for i := range r.sets {
-			if j.Partition(r.key(i)) == p {
+		for _, set := range r.sets[first:] {
+			if set.partition == p {
 				n++
-				if r.sets[i].deadline == 0 {
+				if set.deadline == 0 {
 					without++
 				}
 			}
-		}
-		if n == 0 {
-			continue
 		}
 		if without > 0 {
 			w = redcon.AppendArray(w, 2+without)
 			w = append(w, "$4\r\nHDEL\r\n"...)
 			w = redcon.AppendBulk(w, j.AppendExpire(name[:0], p))
-			for i := range r.sets {
-				if key := r.key(i); r.sets[i].deadline == 0 && j.Partition(key) == p {
-					w = redcon.AppendBulk(w, key)
+			for i, set := range r.sets {
+				if set.deadline == 0 && set.partition == p {
+					w = redcon.AppendBulk(w, r.key(i))
 				}
 			}
 			commands++
@@ -152,8 +191,9 @@ func (r *run) encode(w []byte, now int64) []byte {
 		w = append(w, "$4\r\nZADD\r\n"...)
 		w = redcon.AppendBulk(w, j.AppendDirty(name[:0], p))
 		w = append(w, "$2\r\nNX\r\n"...)
-		for i := range r.sets {
-			if key := r.key(i); j.Partition(key) == p {
+		for i, set := range r.sets {
+			if set.partition == p {
+				key := r.key(i)
 				w = appendBulkInt(w, now)
 				w = appendBulkHeader(w, len(key)+1)
 				w = append(w, mapping.MarkWritten)
@@ -169,7 +209,7 @@ func (r *run) encode(w []byte, now int64) []byte {
 			continue
 		}
 		w = append(w, "*4\r\n$4\r\nHSET\r\n"...)
-		w = redcon.AppendBulk(w, j.AppendExpire(name[:0], j.Partition(r.key(i))))
+		w = redcon.AppendBulk(w, j.AppendExpire(name[:0], set.partition))
 		w = redcon.AppendBulk(w, r.key(i))
 		w = appendBulkInt(w, set.deadline)
 		commands++
@@ -231,20 +271,35 @@ func (r *run) reply(l *lane, b []byte) {
 		marked += int(n)
 	}
 	r.s.srv.wrote(len(r.sets), marked)
+	r.over()
 	if !r.each {
-		r.done([]byte("+OK\r\n"), 1)
+		r.written(l, r.s, len(r.sets), []byte("+OK\r\n"), 1)
 		return
 	}
-	answer := make([]byte, 0, 128)
-	for i := range r.sets {
-		answer = append(answer, elems[i]...)
+	r.parts(func(s *session, from, to int) {
+		var room [128]byte
+		answer := room[:0]
+		for _, elem := range elems[from:to] {
+			answer = append(answer, elem...)
+		}
+		r.written(l, s, to-from, answer, to-from)
+	})
+}
+
+// written delivers b, the replies of s to writes that were applied.
+func (r *run) written(l *lane, s *session, writes int, b []byte, replies int) {
+	if r.d.Replicas == 0 {
+		s.deliver(b, replies)
+		return
 	}
-	r.done(answer, len(r.sets))
+	s.deliverWritten(receipt{l, l.primary.name(), r.d, writes}, b, replies, func(err error) []byte {
+		return bytes.Repeat(appendError(nil, err), replies)
+	})
 }
 
 // aborted handles an EXEC that Redis refused: nothing of the run was applied.
 func (r *run) aborted(l *lane, b []byte) {
-	if r.each && len(r.sets) > 1 {
+	if r.shared() {
 		r.again(l)
 		return
 	}
@@ -266,10 +321,11 @@ func (r *run) again(l *lane) {
 	var entries []entry
 	now := time.Now().UnixMilli()
 	for i, set := range r.sets {
-		one := &run{s: r.s, each: true}
+		one := &run{s: set.s, each: true, d: r.d}
 		one.add(r.key(i), r.image(i), set.deadline)
 		wire = one.encode(wire, now)
-		entries = append(entries, entry{s: r.s, op: &retried{run: one, last: i == len(r.sets)-1}, n: one.steps})
+		last := i == len(r.sets)-1 || r.sets[i+1].s != set.s
+		entries = append(entries, entry{s: set.s, op: &retried{run: one, last: last}, n: one.steps})
 	}
 	l.mu.Lock()
 	err := l.push(wire, entries)
@@ -279,7 +335,7 @@ func (r *run) again(l *lane) {
 	}
 }
 
-// retried is one write of a run that was refused as a whole; the last one lets the session go on.
+// retried is one write of a run that was refused as a whole; the last one of a session lets it go on.
 type retried struct {
 	*run
 	last bool
@@ -303,15 +359,94 @@ func (r *run) lost(err error) { r.finish(err) }
 
 // finish answers every write of the run with err.
 func (r *run) finish(err error) {
+	r.over()
 	one := appendError(nil, err)
-	n := r.replies()
-	r.done(bytes.Repeat(one, n), n)
+	if !r.each {
+		r.s.deliver(one, 1)
+		return
+	}
+	r.parts(func(s *session, from, to int) { s.deliver(bytes.Repeat(one, to-from), to-from) })
 }
 
-// done delivers the replies; before that, what waits for the end of a shared run may go on.
-func (r *run) done(b []byte, replies int) {
-	if r.each && len(r.sets) > 1 {
-		r.s.mixed.Store(false)
+// over lets go on who waits for the end of a shared run.
+func (r *run) over() {
+	if r.shared() {
+		r.parts(func(s *session, _, _ int) { s.mixed.Store(false) })
 	}
-	r.s.deliver(b, replies)
+}
+
+// join leaves the run at hand to the lane, and reports whether it did: the run is all that the session has to send.
+func (s *session) join() bool {
+	r := s.run
+	if r == nil || !r.each || r.d.Replicas > 0 || !s.leads || len(s.batch.entries) > 0 || len(r.data) > laneFlush || s.srv.hooked {
+		return false
+	}
+	s.owed += int64(len(r.sets))
+	if !s.lane.join(s, r) {
+		s.owed -= int64(len(r.sets))
+		return false
+	}
+	s.run = nil
+	return true
+}
+
+// join takes a run of s, which is sent with those of the other sessions that the loop finds with writes before it sends
+// anything: in one transaction, with a ZADD for each partition and a DEL. It reports false if the lane is not in the state
+// to do so.
+//
+// What other sessions queue meanwhile overtakes the run. That is as if it had come earlier, since nothing of the run is
+// answered yet. Of s itself nothing does: see behindRun.
+func (l *lane) join(s *session, r *run) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.private != nil || l.point == nil || l.state != laneUp || l.crowded() {
+		return false
+	}
+	if l.run != nil && !l.run.takes(r) {
+		l.endRun()
+	}
+	if l.run == nil {
+		l.run = r
+		l.runs++
+	} else {
+		l.run.take(r)
+	}
+	s.joined = l.runs
+	l.probe.arm(s)
+	l.flushLater(s)
+	return true
+}
+
+// endJoined sends the run of that number, unless it was sent.
+func (l *lane) endJoined(number uint64) {
+	l.mu.Lock()
+	if l.run == nil || l.runs != number {
+		l.mu.Unlock()
+		return
+	}
+	refused, err := l.endRun()
+	l.mu.Unlock()
+	if refused != nil {
+		refused.finish(err)
+	}
+}
+
+// endRun queues the run that sessions have joined, with mu held. A lane that is down by now takes none; then the run is
+// to be answered with the error.
+func (l *lane) endRun() (refused *run, err error) {
+	r := l.run
+	if r == nil {
+		return nil, nil
+	}
+	l.run = nil
+	if r.shared() {
+		r.parts(func(s *session, _, _ int) { s.mixed.Store(true) })
+	}
+	l.spareRun = r.encode(l.spareRun[:0], time.Now().UnixMilli())
+	entries := [1]entry{{s: r.s, op: r, n: r.steps}}
+	if err = l.push(l.spareRun, entries[:]); err != nil {
+		l.up.stats.Unsent.Add(int64(r.steps))
+		return r, err
+	}
+	return nil, nil
 }

@@ -35,12 +35,13 @@ func (s *session) script(c *command, req request) {
 	case !s.transactional() || !s.bring(keys):
 		return
 	}
-	o := &scripted{s: s, keys: len(keys)}
+	o := &scripted{s: s, keys: len(keys), d: s.durability(keys)}
 	send := func() {
 		s.batch.append(func(w []byte) []byte { return o.encode(w, req.raw, keys, time.Now().UnixMilli()) })
 		s.expect(entry{s: s, op: o, n: o.replies()}, 1)
 	}
 	s.settle()
+	s.at("script.before-exec")
 	if !s.pinned() {
 		send()
 		return
@@ -131,6 +132,7 @@ func (s *session) queueScript(c *command, req request) {
 type scripted struct {
 	s      *session
 	keys   int
+	d      mapping.Durability
 	at     int
 	failed []byte // what was not queued
 	bare   bool   // that was MULTI: the user's rights were changed just now
@@ -159,6 +161,7 @@ func (o *scripted) reply(l *lane, b []byte) {
 		}
 		return
 	}
+	o.s.srv.at("script.after-exec")
 	elems, ok := elements(nil, b)
 	switch {
 	case o.bare:
@@ -172,12 +175,12 @@ func (o *scripted) reply(l *lane, b []byte) {
 	case !ok || len(elems) != 1+3*o.keys:
 		o.lost(upstreamError(fmt.Sprintf("redis answered EXEC with %.64q, so it is unknown whether the script was run", b)))
 	default:
-		o.marked(elems)
+		o.marked(l, elems)
 	}
 }
 
 // marked takes the replies of EXEC.
-func (o *scripted) marked(elems [][]byte) {
+func (o *scripted) marked(l *lane, elems [][]byte) {
 	marked := 0
 	for at := 3; at < len(elems); at += 3 {
 		n, isInt := parseInt(bytes.TrimRight(elems[at][1:], "\r\n"))
@@ -190,7 +193,12 @@ func (o *scripted) marked(elems [][]byte) {
 	}
 	o.s.srv.gate.Marked(marked)
 	o.s.srv.stats.Writes.Add(int64(o.keys))
-	o.s.deliver(elems[0], 1)
+	if elems[0][0] == '-' {
+		o.d = mapping.Durability{} // what is no acknowledgement need not be safe
+	}
+	o.s.deliverWritten(receipt{l, l.primary.name(), o.d, o.keys}, bytes.Clone(elems[0]), 1, func(err error) []byte {
+		return appendError(nil, err)
+	})
 }
 
 func (o *scripted) lost(err error) { o.s.deliverErrors(err, 1) }

@@ -45,6 +45,9 @@ type Writer interface {
 	// there. The error goes to the client as that of Loader does; it is mapping.ErrWaits if a key has to be written
 	// otherwise, and nothing was changed then.
 	Write(changes []mapping.Change) (deleted int64, err error)
+	// Change writes the row of key as compute says, which is given the image that it has, nil if there is none, while
+	// nobody else can write it; unless that says to write nothing. It may be called several times, and the last time counts.
+	Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) error
 }
 
 // Gate says whether the journal takes more marks.
@@ -84,6 +87,7 @@ type Options struct {
 	Loader   Loader
 	Control  Control
 	Writer   Writer
+	Replicas Replicas
 	Gate     Gate
 	Parking  Parking
 	Drainer  Drainer
@@ -113,6 +117,7 @@ type Server struct {
 	loader   Loader
 	control  Control
 	writer   Writer
+	replicas Replicas
 	gate     Gate
 	parking  Parking
 	drainer  Drainer
@@ -151,7 +156,7 @@ type Server struct {
 func New(o Options) *Server {
 	s := &Server{
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, o.Log), commands: o.Commands,
-		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
+		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, replicas: o.Replicas, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		reload: o.Reload, rare: rarely(o.Log),
 		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
@@ -160,7 +165,7 @@ func New(o Options) *Server {
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)
 	s.SetMaxClients(o.Config.MaxClients)
-	s.upstream.dismissed, s.upstream.bypassable = s.dismissed, s.bypassable
+	s.upstream.dismissed, s.upstream.bypassable, s.upstream.durable = s.dismissed, s.bypassable, s.durable
 	s.upstream.stats, s.upstream.timed = &s.stats, o.Timed
 	if s.upstream.timed == nil {
 		s.upstream.timed = func(time.Duration, time.Duration) {}

@@ -61,10 +61,12 @@ type session struct {
 	owed     int64        // replies that will have been delivered once everything submitted is answered
 	reads    atomic.Int32 // mapped reads that are not answered yet
 	mixed    atomic.Bool  // a run of several writes is unanswered: nothing may be sent behind it
+	joined   uint64       // the number of the lane's run that has writes of the session, if it is unsent
 	quit     bool
 
-	command []byte       // the command being dispatched, as RESP
-	maps    *mapping.Set // the mappings for it: all of a command goes by the same
+	command    []byte       // the command being dispatched, as RESP
+	maps       *mapping.Set // the mappings for it: all of a command goes by the same
+	latestCall receipt      // where the latest call was answered
 
 	latest     *command // the row of the last command without subcommands
 	latestName string   // how the client wrote its name
@@ -374,6 +376,9 @@ func (s *session) expect(e entry, replies int64) {
 
 // submit hands the batch to the lane. If the lane does not take it, each of its commands gets the error.
 func (s *session) submit() {
+	if s.join() {
+		return
+	}
 	s.endRun()
 	b := &s.batch
 	if len(b.entries) == 0 {

@@ -43,9 +43,11 @@ func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
 	p := j.Partition(key)
 	asked := false
 	for range maxViews {
+		s.at("present.before-script")
 		reply, err := s.eval(setScript, setSHA, [][]byte{[]byte("6"), key, j.AppendAux(nil, key), j.AppendDirty(nil, p), j.AppendFlushing(nil, p),
 			j.AppendParked(nil, p), j.AppendExpire(nil, p), change.Image, strconv.AppendInt(nil, change.Deadline, 10),
 			strconv.AppendInt(nil, time.Now().UnixMilli(), 10)})
+		s.at("present.after-script")
 		var done []int64
 		if err == nil {
 			done, err = integers(reply)
@@ -57,7 +59,7 @@ func (s *session) writePresent(req request, m *mapping.Mapping, w written) {
 		case done[0] == 1:
 			s.srv.gate.Marked(int(done[1]))
 			s.srv.stats.Writes.Add(1)
-			s.answer([]byte("+OK\r\n"))
+			s.answerWritten(m.Durability, 1, []byte("+OK\r\n"))
 			return
 		}
 		if !asked && !s.entitled(req) {
@@ -76,7 +78,7 @@ func (s *session) rowOf(m *mapping.Mapping, w written) (mapping.Change, error) {
 	c := mapping.Change{Mapping: m, Key: bytes.Clone(w.key), Deadline: w.deadline}
 	err := s.writable(m, w.key)
 	if err == nil {
-		c.Image, err = m.Canonical(nil, w.key, w.value)
+		c.Image, err = m.Canonical([]byte{}, w.key, w.value) // nil would delete the row
 	}
 	return c, err
 }
@@ -92,7 +94,7 @@ func (s *session) through(changes ...mapping.Change) bool {
 	case errors.Is(err, mapping.ErrWaits) && !changes[0].Mapping.Through:
 		return false
 	case errors.Is(err, mapping.ErrWaits):
-		s.refuse(refused(err.Error() + ", from when its mapping was write = \"behind\"; nothing was applied, try again once it is flushed"))
+		s.refuse(waits(err))
 	case err != nil:
 		s.refuse(err)
 	default:
@@ -100,6 +102,11 @@ func (s *session) through(changes ...mapping.Change) bool {
 		s.answer([]byte("+OK\r\n"))
 	}
 	return true
+}
+
+// waits says why a row that is written through cannot be written now.
+func waits(err error) error {
+	return refused(err.Error() + ", from when its mapping was write = \"behind\"; nothing was applied, try again once it is flushed")
 }
 
 // msetThrough serves an MSET with rows that are written to MySQL first. It is false if there are none.
@@ -135,19 +142,22 @@ func (s *session) msetThrough(req request) bool {
 // errAnswered says that the client has its answer.
 var errAnswered = errors.New("answered")
 
-// through deletes the rows that are deleted in MySQL first, and returns how many of them were there; what is left of the
-// deletion are their images.
+// through deletes the rows that are deleted in MySQL first, with their images, and returns how many of them were there; what
+// is left of the deletion are the other keys.
 func (d *deletion) through(s *session, req request) (int64, error) {
 	var changes []mapping.Change
-	for i := range d.how {
-		if k := &d.how[i]; k.row && k.m.Through {
+	rest := deletion{command: d.command}
+	for i, k := range d.how {
+		if k.row && k.m.Through {
 			changes = append(changes, mapping.Change{Mapping: k.m, Key: d.keys[i]})
-			k.row = false
+			continue
 		}
+		rest.keys, rest.how = append(rest.keys, d.keys[i]), append(rest.how, k)
 	}
 	if len(changes) == 0 {
 		return 0, nil
 	}
+	*d = rest
 	if !s.entitled(req) {
 		return 0, errAnswered
 	}

@@ -24,6 +24,8 @@ type tx struct {
 	taps    []tap              // what is looked at in EXEC's reply
 	used    []*mapping.Mapping // what commands were queued for
 	failure []byte             // what EXEC is answered instead; the lane's reader sets it
+	d       mapping.Durability
+	durable []int // places among the queued commands of those that d is for
 	// Who and where the client is once EXEC has run: what the taps make of it. The lane's reader sets it.
 	key laneKey
 }
@@ -50,11 +52,19 @@ func (t *tx) forgotten(maps *mapping.Set) bool {
 	return slices.ContainsFunc(t.used, func(m *mapping.Mapping) bool { return !m.Query && !maps.Understands(m) })
 }
 
+// writes notes how safe what the command that is queued next writes has to be.
+func (t *tx) writes(d mapping.Durability) {
+	if d.Replicas > 0 {
+		t.d = t.d.With(d)
+		t.durable = append(t.durable, t.queued)
+	}
+}
+
 var errExecAbort = redisReply("EXECABORT Transaction discarded because of previous errors.")
 
 // multi serves MULTI.
 func (s *session) multi(_ *command, req request) {
-	if !s.pinTo() {
+	if !s.pinOrQuit() {
 		return
 	}
 	if s.pin.tx != nil {
@@ -131,6 +141,7 @@ func (s *session) exec(_ *command, req request) {
 		s.refuse(t.failed)
 		return
 	}
+	s.at("transaction.before-exec")
 	s.forwardFor(req, &executed{s, t}, false)
 	if len(t.taps) > 0 {
 		// Who and where the client is now depends on what was run, and with what success.
@@ -343,6 +354,7 @@ type blindKey struct {
 // script do.
 func (s *session) queueMarks(written ...blindKey) {
 	j := s.srv.journal
+	s.pin.tx.writes(s.durability(written))
 	for _, k := range written {
 		p := j.Partition(k.key)
 		s.queueHidden(hidden, []byte("DEL"), j.AppendAux(nil, k.key))
@@ -421,6 +433,7 @@ func (s *session) queueDel(c *command, req request) {
 		s.abort(err)
 		return
 	}
+	s.pin.tx.writes(d.durability())
 	args := append([][]byte{[]byte("EVAL"), delScript}, d.args(s.srv.journal)...)
 	args[len(args)-1] = []byte("n")
 	s.forward(request{raw: appendCommand(nil, args...), args: args, made: true})
@@ -578,8 +591,12 @@ type executed struct {
 	t *tx
 }
 
-func (e *executed) reply(_ *lane, b []byte) {
+func (e *executed) reply(l *lane, b []byte) {
+	e.s.srv.at("transaction.after-exec")
 	taps := e.t.taps
+	if len(e.t.durable) > 0 {
+		b = bytes.Clone(b) // it may be held back
+	}
 	if ran := len(b) > 1 && b[0] == '*' && b[1] != '-'; len(taps) == 0 || !ran {
 		e.s.deliver(b, 1)
 		return
@@ -591,20 +608,37 @@ func (e *executed) reply(_ *lane, b []byte) {
 		e.s.kill(err) // nor is it known where the connection stands
 		return
 	}
-	theirs := len(elems)
 	for _, t := range taps {
-		if elems[t.at] = t.see(elems[t.at]); elems[t.at] == nil {
-			theirs--
+		elems[t.at] = t.see(elems[t.at])
+	}
+	if e.t.failure != nil {
+		e.s.deliver(e.t.failure, 1)
+		return
+	}
+	e.s.deliverWritten(receipt{l, l.primary.name(), e.t.d, len(e.t.durable)}, theirs(elems), 1, func(err error) []byte {
+		// Each of the commands that are not safe is answered that, as it would be outside; the others have their replies.
+		for _, at := range e.t.durable {
+			if elems[at][0] != '-' {
+				elems[at] = appendError(nil, err)
+			}
+		}
+		return theirs(elems)
+	})
+}
+
+// theirs is an array of the replies that the client gets.
+func theirs(elems [][]byte) []byte {
+	n := 0
+	for _, elem := range elems {
+		if elem != nil {
+			n++
 		}
 	}
-	out := e.t.failure
-	if out == nil {
-		out = redcon.AppendArray(nil, theirs)
-		for _, elem := range elems {
-			out = append(out, elem...)
-		}
+	out := redcon.AppendArray(nil, n)
+	for _, elem := range elems {
+		out = append(out, elem...)
 	}
-	e.s.deliver(out, 1)
+	return out
 }
 
 func (e *executed) lost(err error) { e.s.deliverErrors(err, 1) }

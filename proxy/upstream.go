@@ -53,6 +53,7 @@ type laneSet struct {
 	next    atomic.Uint32
 	multi   atomic.Bool            // MULTI is allowed
 	noMulti atomic.Bool            // MULTI was refused, so reads do without
+	tells   atomic.Bool            // Redis tells which primary it is
 	rights  atomic.Pointer[rights] // as learned last; nil: nothing is known
 	noAuth  bool                   // what upstream.noAuth was when the set was made
 	closed  chan struct{}
@@ -98,6 +99,8 @@ type upstream struct {
 	loops []*loop
 	stats *Stats
 	timed func(upstream, own time.Duration)
+	// durable reports whether there are mappings with durability = "replicas".
+	durable func() bool
 	// dismissed closes the sessions of a lane set.
 	dismissed func(*laneSet)
 	// bypassable are the mappings that are read without Redis if need be.

@@ -352,7 +352,7 @@ func (v *view) end(b []byte) {
 	s, hole := v.s, v.hole
 	s.reads.Add(-1)
 	if hole != nil {
-		s.fill(hole, append([]byte(nil), b...))
+		s.fill(hole, append([]byte(nil), b...), 1)
 		s.rested()
 	} else {
 		s.deliver(b, 1)

@@ -51,8 +51,7 @@ func (s *session) set(c *command, req request) {
 	case m == nil:
 		s.pass(c, req)
 	case m.Through && !w.blind():
-		s.refuseKnown(refused(fmt.Sprintf("SET with NX, XX, GET or KEEPTTL is not supported on rows of %s, which is write = \"through\"; "+
-			"SET it without, nothing was changed", m)))
+		s.changeThrough(c, req, m)
 	case m.Through:
 		s.writeThrough(req, m, w)
 	case !w.blind():
@@ -158,9 +157,12 @@ func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 		return
 	}
 	s.beforeWrite()
+	if s.run != nil && s.run.d != m.Durability {
+		s.endRun()
+	}
 	if s.run == nil {
 		s.behindRun()
-		s.run = &run{s: s, each: true}
+		s.run = &run{s: s, each: true, d: m.Durability}
 	}
 	s.run.add(key, s.scratch, deadline)
 	if s.pinned() {
@@ -183,6 +185,11 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	}
 	if m.Through {
 		return nil
+	}
+	if m.Durability.Replicas > 0 {
+		if err := s.tellable(m); err != nil {
+			return err
+		}
 	}
 	return s.srv.gate.Admit()
 }
@@ -282,6 +289,7 @@ func (s *session) mset(c *command, req request) {
 			}
 			if err == nil {
 				r.add(key, s.scratch, 0)
+				r.d = r.d.With(m.Durability)
 			}
 		}
 		if err != nil {

@@ -139,3 +139,27 @@ func TestDeleteAndSetDuringFlush(t *testing.T) {
 		})
 	}
 }
+
+// Of two clients who delete a row that only MySQL has, one is told that it was there: also if one of them learned that it
+// was, and the deletion of the other was through, flush and all, before it could go on.
+func TestDeleteRowTwice(t *testing.T) {
+	t.Parallel()
+	hooks := harness.NewHooks(t, "del.asked")
+	s := openShop(t, harness.Options{Hooks: hooks})
+	other := s.second(nil)
+	s.sql("INSERT INTO accounts VALUES (1, 1, '1'), (2, 2, '2')")
+	p := dial(t, s.Addr)
+	p.send(encode("DEL", "acct:1", "acct:2"))
+	hooks.Wait("del.asked")
+	other.want("1", "DEL", "acct:1")
+	other.Settled()
+	s.Redis.Do("DEL", "acct:2") // evicted, say
+	hooks.ReleaseAll()
+	if got := p.reply(); got != ":1\r\n" {
+		t.Errorf("DEL of both is answered %q", got)
+	}
+	s.rest()
+	if n := s.row("SELECT COUNT(*) FROM accounts"); n != "0" {
+		t.Errorf("%s rows are left", n)
+	}
+}

@@ -103,6 +103,16 @@ func (p *peer) read(b *strings.Builder) error {
 	return err
 }
 
+// line reads one line of a reply.
+func (p *peer) line() string {
+	p.t.Helper()
+	line, err := p.in.ReadString('\n')
+	if err != nil {
+		p.t.Fatalf("after %q: %v", line, err)
+	}
+	return line
+}
+
 // until runs a command and returns all that comes before the reply to another one: replies that are missing or too many
 // show. The other one is unknown to every server, which says so whatever the client may do.
 func (p *peer) until(args ...string) string {

@@ -133,6 +133,16 @@ func TestThrough(t *testing.T) {
 	}
 	s.want(`{"id":2,"nick":"b","no":12,"age":9}`, "GET", "person:2")
 	s.restThrough()
+
+	_, metrics := get(t, s.Keyrow, "/metrics")
+	for name, want := range map[string]float64{
+		"keyrow_through_duration_seconds_count": 7, "keyrow_through_rows_sum": 10, `keyrow_through_statements_total{kind="delete"}`: 4,
+		`keyrow_through_failures_total{class="row"}`: 2, `keyrow_through_failures_total{class="mysql"}`: 0, "keyrow_through_retries_total": 0,
+	} {
+		if got := metric(t, metrics, name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
 }
 
 // A MySQL that does not answer costs no image, and nobody is told that something was written that was not.
@@ -146,6 +156,10 @@ func TestThroughWithoutMySQL(t *testing.T) {
 	s.refused([]string{"DBDOWN keyrow: ", "not applied"}, "DEL", "person:1")
 	s.refused([]string{"DBDOWN keyrow: ", "not applied"}, "SET", "nick:y", `{"id":7,"no":17}`)
 	s.want(a, "GET", "person:1")
+	_, metrics := get(t, s.Keyrow, "/metrics")
+	if got := metric(t, metrics, `keyrow_through_failures_total{class="mysql"}`); got != 3 {
+		t.Errorf("%v failures of mysql are counted", got)
+	}
 	s.MySQL.Restart()
 	harness.Until(t, "the row is written", func() bool { return s.show("SET", "person:1", `{"nick":"z","no":19}`) == "OK" })
 	s.want("0", "DEL", "person:7")

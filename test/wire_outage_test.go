@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -213,6 +214,60 @@ func TestRedisDiesUnderState(t *testing.T) {
 	direct.do("SELECT", "3")
 	if got := direct.do("GET", "k"); got != "$1\r\nv\r\n" {
 		t.Errorf("it wrote elsewhere: %q", got)
+	}
+	s.rest()
+}
+
+// A transaction that cannot begin does not leave its commands to run without it: MULTI and WATCH that do not reach Redis
+// are the last a client is told.
+func TestRedisIsAwayBeforeMulti(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{})
+	s.Redis.Kill()
+	for _, first := range []string{"MULTI", "WATCH"} {
+		p := dial(t, s.Addr)
+		key, image := account(1, 1)
+		args := []string{first}
+		if first == "WATCH" {
+			args = append(args, key)
+		}
+		p.send(slices.Concat(encode(args...), encode("SET", key, image), encode("EXEC")))
+		if got := p.reply(); !strings.HasPrefix(got, "-UPSTREAM keyrow: ") {
+			t.Errorf("%s is answered %q", first, got)
+		}
+		if got := p.rest(); got != "" {
+			t.Errorf("behind a %s that failed, the client is told %q", first, got)
+		}
+	}
+	s.Redis.Restart()
+	s.rest()
+}
+
+// A command that Redis had when it was killed may have been applied, and the client is told so, whatever keyrow tries
+// afterwards.
+func TestRedisDiesUnderAScript(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{})
+	key, image := account(1, 1)
+	for _, name := range []string{"DEL", "PERSIST", "GETDEL"} {
+		harness.Until(t, "rows are written again", func() bool { return s.show("SET", key, image) == "OK" })
+		s.Settled()
+		s.Redis.Do("CLIENT", "PAUSE", 60_000, "WRITE")
+		p := dial(t, s.Addr)
+		p.send(encode(name, key))
+		harness.Until(t, "redis has it", func() bool {
+			for line := range strings.Lines(fmt.Sprint(s.Redis.Do("CLIENT", "LIST"))) {
+				if strings.Contains(line, "cmd=evalsha ") && strings.Contains(line, "flags=b ") {
+					return true
+				}
+			}
+			return false
+		})
+		s.Redis.Kill()
+		if got := p.reply(); !strings.HasPrefix(got, "-UPSTREAM keyrow: ") || !strings.Contains(got, "it is unknown whether") {
+			t.Errorf("%s is answered %q", name, got)
+		}
+		s.Redis.Restart()
 	}
 	s.rest()
 }

@@ -15,15 +15,19 @@
 --   {FULL, why}   there is no memory for a lease; the value may be read, but not cached
 --   the error of reading the image, WRONGTYPE, or of taking the lease
 
-local first, deleted = 4, {}
-for i = first, #KEYS do
-  deleted[i - first + 1] = '-' .. KEYS[i]
-end
+local first = 4
 -- What is mostly not there is looked for in all keys at a time, for each call costs more than what it does.
-local there = redis.call('EXISTS', unpack(KEYS, first)) > 0
-local dirty = redis.call('ZMSCORE', KEYS[1], unpack(deleted))
-local flushing = redis.call('ZMSCORE', KEYS[2], unpack(deleted))
-local parked = redis.call('HMGET', KEYS[3], unpack(KEYS, first))
+local there, dirty, flushing, parked = redis.call('EXISTS', unpack(KEYS)) > 0, {}, {}, {}
+if there then
+  local deleted = {}
+  for i = first, #KEYS do
+    deleted[i - first + 1] = '-' .. KEYS[i]
+  end
+  there = redis.call('EXISTS', unpack(KEYS, first)) > 0
+  dirty = redis.call('ZMSCORE', KEYS[1], unpack(deleted))
+  flushing = redis.call('ZMSCORE', KEYS[2], unpack(deleted))
+  parked = redis.call('HMGET', KEYS[3], unpack(KEYS, first))
+end
 
 -- found is what there is of an image, nil if it has to be read.
 local function found(key, n)

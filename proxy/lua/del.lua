@@ -7,15 +7,22 @@
 --         'cache'  a mapped key whose cached copy is dropped
 --         'row'    a mapped key whose row is deleted
 --         partition of the key
---         '?' nobody asked MySQL yet, '1' MySQL has the row, '0' it has not
---       then 'both', or 'n' inside a client's MULTI, where no row is '?'
+--         '?' nobody asked MySQL yet, '1' MySQL had the row, '0' it had not
+--       then how many marks had been settled before it was asked, as returned; and 'both', or 'n' inside a client's MULTI,
+--       where no row is '?' and that number is ''
 --
--- Returns {keys that were there, marks added}, with 'n' the first alone, or, having changed nothing, {-1, i, …}: the places in KEYS of rows that
--- are not in Redis and have to be looked up in MySQL, so that the answer can say whether they were there.
+-- Returns {keys that were there, marks added}, with 'n' the first alone, or, having changed nothing, {-1, marks settled, i,
+-- …}: the places in KEYS of rows that are not in Redis and have to be looked up in MySQL, so that the answer can say whether
+-- they were there.
+--
+-- That MySQL had a row is old by the time it is told. Who has asked for it has cached it, so it is in Redis; if not,
+-- another DEL may have been there first, and that its mark is gone may only say that it was flushed. So it is believed
+-- only if nothing was flushed since; else MySQL is asked again. In a MULTI it cannot be, and the row is taken to be there.
 --
 -- Every branch begins with a DEL: Redis refuses a script at maxmemory only before its first write.
 
-local prefix, now = ARGV[2], ARGV[3]
+local prefix, now, asked = ARGV[2], ARGV[3], ARGV[#ARGV - 1]
+local settled = redis.call('HGET', prefix .. ':meta', 'settled') or '0'
 
 local function part(i, name)
   return prefix .. ':{' .. ARGV[2 + 3 * i] .. '}:' .. name
@@ -49,23 +56,26 @@ local function waiting(i, key)
 end
 
 -- Whoever may not use the keys of the journal is refused here, before anything is changed.
-local unknown = {-1}
+local unknown, found = {-1, tonumber(settled)}, {}
 for i, key in ipairs(KEYS) do
   if ARGV[1 + 3 * i] ~= 'plain' then
     local deleted, negative = gone(i, key), redis.pcall('GET', aux(key)) == '-'
-    if ARGV[1 + 3 * i] == 'row' and ARGV[3 + 3 * i] == '?' and redis.call('EXISTS', key) == 0
+    if ARGV[1 + 3 * i] == 'row' and ARGV[3 + 3 * i] ~= '0' and redis.call('EXISTS', key) == 0
         and not deleted and not negative then
-      unknown[#unknown + 1] = i
+      found[i] = ARGV[3 + 3 * i] == '1' and (asked == '' or asked == settled)
+      if not found[i] then
+        unknown[#unknown + 1] = i
+      end
     end
   end
 end
-if #unknown > 1 then
+if #unknown > 2 then
   return unknown
 end
 
 local there, marked = 0, 0
 for i, key in ipairs(KEYS) do
-  local what, known = ARGV[1 + 3 * i], ARGV[3 + 3 * i]
+  local what = ARGV[1 + 3 * i]
   if what == 'plain' then
     there = there + redis.call(ARGV[1], key)
   elseif what == 'cache' then
@@ -80,7 +90,7 @@ for i, key in ipairs(KEYS) do
     end
   else
     local image = redis.call('EXISTS', key) == 1
-    if image or (known == '1' and not gone(i, key)) then
+    if image or found[i] and not gone(i, key) then
       redis.call(ARGV[1], key)
       redis.call('DEL', aux(key))
       redis.call('HDEL', part(i, 'expire'), key)

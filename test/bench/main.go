@@ -23,6 +23,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"keyrow/test/harness"
 )
 
 func main() {
@@ -41,9 +43,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 		return err
 	}
 	var r report
-	s := &stage{out: progress}
+	s := harness.NewStage(progress)
 	// What was measured is worth printing also when the rest was not.
-	err = s.run(func() error { return measure(ctx, s, o, &r, progress) })
+	err = s.Run(func() error { return measure(ctx, s, o, &r, progress) })
 	return errors.Join(err, r.write(out, o.form))
 }
 
@@ -51,7 +53,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) error {
 func (o options) scaled(perSecond int) int { return max(16, int(o.span.Seconds()*float64(perSecond))) }
 
 // measure runs the scenarios and collects what they find in r.
-func measure(ctx context.Context, s *stage, o options, r *report, progress io.Writer) error {
+func measure(ctx context.Context, s *harness.Stage, o options, r *report, progress io.Writer) error {
 	b, err := newBench(s, o, r, progress)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ import (
 	"math"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,11 +35,13 @@ const (
 const Never = math.MaxInt64
 
 // Op is one operation of one client: a read sees a value and leaves Any, a SET sees Any and leaves a value, a DEL leaves
-// None, a GETSET sees one value and leaves another.
+// None, a GETSET sees one value and leaves another. An INCR adds 1 to a number, of which None is 0: it leaves the sum, or
+// Any if that is not known.
 type Op struct {
 	Name         string // of the command, for messages
 	Client       int    // for messages
 	Saw, Left    string
+	Add          int64
 	Call, Return int64 // by the clock of the Recorder
 }
 
@@ -54,6 +57,9 @@ func (op *Op) String() string {
 	if op.Saw != Any {
 		fmt.Fprintf(&b, ", saw %s", op.Saw)
 	}
+	if op.Add != 0 {
+		fmt.Fprintf(&b, ", added %d", op.Add)
+	}
 	if op.Left != Any {
 		fmt.Fprintf(&b, ", left %s", op.Left)
 	}
@@ -62,8 +68,40 @@ func (op *Op) String() string {
 
 // sees reports whether the operation could have been answered as it was when the register had this value.
 func (op *Op) sees(value string) bool {
+	if op.Add != 0 && op.Left != Any && op.sum(value) != op.Left {
+		return false
+	}
 	return op.Saw == Any || op.Saw == value || op.Saw == Some && value != None
 }
+
+// leaves is the value of the register once the operation took effect on this one.
+func (op *Op) leaves(value string) string {
+	switch {
+	case op.Add != 0:
+		return op.sum(value)
+	case op.Left != Any:
+		return op.Left
+	}
+	return value
+}
+
+// sum is what an INCR makes of a value, Any if that is no number.
+func (op *Op) sum(value string) string {
+	if value == None {
+		value = "0"
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil {
+		return Any
+	}
+	return strconv.FormatInt(n+op.Add, 10)
+}
+
+// adds reports whether the operation adds, never to return.
+func (op *Op) adds() bool { return op.Add != 0 && op.Return == Never }
+
+// reads reports whether the operation changes nothing.
+func (op *Op) reads() bool { return op.Left == Any && op.Add == 0 }
 
 // Recorder collects the operations of many clients. The zero value is ready.
 type Recorder struct {
@@ -184,12 +222,10 @@ func (s *search) took(slot int) map[possibility]bool {
 		}
 		for rest := s.used &^ p.took; rest != 0; rest &= rest - 1 {
 			i := bits.TrailingZeros64(rest)
-			if op := s.open[i]; op.sees(p.value) && (op.Return != Never || s.wanted(p, i)) {
-				after := possibility{p.value, p.took | 1<<i}
-				if op.Left != Any {
-					after.value = op.Left
+			if op := s.open[i]; op.sees(p.value) && !s.another(p, i) {
+				if after := (possibility{op.leaves(p.value), p.took | 1<<i}); op.Return != Never || s.wanted(after) {
+					visit(after)
 				}
-				visit(after)
 			}
 		}
 	}
@@ -199,12 +235,31 @@ func (s *search) took(slot int) map[possibility]bool {
 	return s.best(next)
 }
 
-// wanted reports whether an operation under way saw what that of the slot left. One that never returns need not take
-// effect otherwise: it can do so later.
-func (s *search) wanted(p possibility, slot int) bool {
-	left := s.open[slot].Left
-	for rest := s.used &^ p.took &^ (1 << slot); rest != 0; rest &= rest - 1 {
-		if op := s.open[bits.TrailingZeros64(rest)]; op.Saw != Any && op.sees(left) {
+// wanted reports whether an operation under way saw what p holds, or saw it once more was added. What never returns need
+// not take effect otherwise: it can do so later.
+func (s *search) wanted(p possibility) bool {
+	for rest := s.used &^ p.took; rest != 0; rest &= rest - 1 {
+		i := bits.TrailingZeros64(rest)
+		op := s.open[i]
+		if op.adds() {
+			if !s.another(p, i) && s.wanted(possibility{op.leaves(p.value), p.took | 1<<i}) {
+				return true
+			}
+		} else if (op.Saw != Any || op.Add != 0) && op.sees(p.value) {
+			return true
+		}
+	}
+	return false
+}
+
+// another reports whether the operation of a slot adds, never to return, as much as one of a slot before it: which of the
+// two takes effect is all the same.
+func (s *search) another(p possibility, slot int) bool {
+	if !s.open[slot].adds() {
+		return false
+	}
+	for rest := s.used &^ p.took & (1<<slot - 1); rest != 0; rest &= rest - 1 {
+		if op := s.open[bits.TrailingZeros64(rest)]; op.adds() && op.Add == s.open[slot].Add {
 			return true
 		}
 	}
@@ -239,7 +294,7 @@ func (s *search) best(all map[possibility]bool) map[possibility]bool {
 func (s *search) read(p possibility) possibility {
 	for rest := s.used &^ p.took; rest != 0; rest &= rest - 1 {
 		i := bits.TrailingZeros64(rest)
-		if op := s.open[i]; op.Left == Any && op.sees(p.value) {
+		if op := s.open[i]; op.reads() && op.sees(p.value) {
 			p.took |= 1 << i
 		}
 	}
