@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 
 	"keyrow/admin"
 	"keyrow/backend"
@@ -65,6 +66,8 @@ func (r *reloader) reload() (changes []string, err error) {
 	if r.ctx.Err() != nil {
 		return nil, errStopping
 	}
+	tell(r.log, "RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", monotonic().Microseconds()))
+	defer tell(r.log, "READY=1")
 	outcome := admin.ReloadRefused
 	defer func() { r.metrics.Reloaded(outcome) }()
 	next, err := loadConfig(r.path)
@@ -94,6 +97,15 @@ func (r *reloader) reload() (changes []string, err error) {
 	}
 	r.log.Info().Strs("changes", changes).Msg("the configuration was reloaded")
 	return changes, nil
+}
+
+// monotonic is the clock by which a service manager tells a reload from the one before.
+func monotonic() time.Duration {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0
+	}
+	return time.Duration(now.Nano())
 }
 
 // differences lists what is different in next. It fails if a setting is that takes a restart.
@@ -141,7 +153,7 @@ func (r *reloader) apply(next config, changes []string) error {
 	for _, f := range findings {
 		about := fmt.Sprintf("%s %q:", f.Section(), f.Mapping)
 		if slices.ContainsFunc(changes, func(change string) bool { return strings.HasPrefix(change, about) }) {
-			tell(r.log, f)
+			logFinding(r.log, f)
 		}
 	}
 	for _, m := range succession.Outdated {

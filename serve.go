@@ -17,6 +17,7 @@ import (
 
 	"keyrow/admin"
 	"keyrow/backend"
+	"keyrow/handover"
 	"keyrow/mapping"
 	"keyrow/proxy"
 )
@@ -26,11 +27,15 @@ const startTimeout = 30 * time.Second
 
 // remainderError says that keyrow stopped before everything written was in MySQL.
 type remainderError struct {
-	left int
+	left int // -1: unknown
 	err  error
 }
 
 func (e *remainderError) Error() string {
+	if e.left < 0 {
+		return "stopped without knowing what is in redis that is not in mysql yet; it stays there and the next keyrow flushes it: " +
+			e.err.Error()
+	}
 	text := fmt.Sprintf("stopped with %d writes in redis that are not in mysql yet; they stay there and the next keyrow flushes them", e.left)
 	if e.err != nil {
 		text += ": " + e.err.Error()
@@ -132,8 +137,8 @@ func (p *parts) close() {
 	}
 }
 
-// tell logs a finding.
-func tell(log zerolog.Logger, f mapping.Finding) {
+// logFinding logs a finding.
+func logFinding(log zerolog.Logger, f mapping.Finding) {
 	level := zerolog.WarnLevel
 	if f.Severity == mapping.Error {
 		level = zerolog.ErrorLevel
@@ -141,12 +146,19 @@ func tell(log zerolog.Logger, f mapping.Finding) {
 	log.WithLevel(level).Str(f.Section(), f.Mapping).Str("setting", f.Setting).Msg(f.Text)
 }
 
-// serve runs keyrow with the configuration c, which path has, until ctx ends, then drains: the clients' last commands are
-// answered, and the journal is flushed for as long as journal.drain.
+// serve runs keyrow with the configuration c, which path has, until ctx ends, then drains; or until it has handed over to
+// another process.
 func serve(ctx context.Context, path string, c config, log zerolog.Logger) error {
 	hangups := make(chan os.Signal, 1) // one is enough: what is read after it is newer
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
+	upgrades := make(chan os.Signal, 1)
+	signal.Notify(upgrades, syscall.SIGUSR2)
+	defer signal.Stop(upgrades)
+	sockets, before, err := handover.Inherit()
+	if err != nil {
+		return err
+	}
 	backend.LogDrivers(log)
 	stopGiving := giveMemoryBack()
 	defer stopGiving()
@@ -159,7 +171,7 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 	}
 	defer p.close()
 	for _, f := range p.findings {
-		tell(log, f)
+		logFinding(log, f)
 	}
 	if p.set == nil {
 		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
@@ -233,7 +245,8 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer,
 		Replicas: replicas, Gate: journal, Parking: journal, Drainer: flusher,
 		Log: log, Report: report(loader, flusher, replicas), JournalReport: reportJournal(flusher),
-		Reload: func() ([]string, error) { return reloads.reload() }, Timed: metrics.Timed, Hook: hook,
+		Reload: func() ([]string, error) { return reloads.reload() }, Timed: metrics.Timed,
+		Inherit: sockets.Take, Hook: hook,
 	})
 	reloading, stopReloading := context.WithCancel(ctx)
 	defer stopReloading()
@@ -250,7 +263,7 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 	desk := admin.New(admin.Options{
 		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader, Replicas: replicas, Writer: writer,
 		Mappings: watch.Mappings, MaxPending: journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
-		Checks: checks(p, watch, flusher), Parking: journal, Log: log,
+		Checks: checks(p, watch, flusher), Parking: journal, Log: log, Inherit: sockets.Take,
 	})
 	defer desk.Close()
 	if err := desk.Listen(); err != nil {
@@ -259,12 +272,25 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 	if warning := c.Admin.Warning(); warning != "" {
 		log.Warn().Msg(warning)
 	}
+	if err := sockets.Rest(); err != nil {
+		return &configError{err: err}
+	}
+	if before != nil {
+		if err := before.Ready(); err != nil {
+			return err
+		}
+	}
 
 	flushing, stopFlushing := context.WithCancel(context.Background())
 	defer stopFlushing()
-	var watched sync.WaitGroup
-	watched.Go(func() { watch.Run(flushing) })
-	watched.Go(func() { reloads.run(hangups) })
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		var reloading sync.WaitGroup
+		reloading.Go(func() { reloads.run(hangups) })
+		watch.Run(flushing)
+		reloading.Wait()
+	}()
 	ended := make(chan error, 3)
 	go func() { ended <- desk.Serve() }()
 	go func() { ended <- flusher.Run(flushing) }()
@@ -279,37 +305,38 @@ func serve(ctx context.Context, path string, c config, log zerolog.Logger) error
 	}
 	listening.Msg("listening")
 
-	var failure error
-	waiting := 3
-	select {
-	case <-ctx.Done():
-	case failure = <-ended: // none of them ends by itself but by a failure
-		waiting--
+	defer feed(func() { server.Snapshot(); flusher.Snapshot() })()
+	tell(log, "READY=1", "STATUS=serving at "+server.Addr().String())
+	adopted := make(chan struct{})
+	if before == nil {
+		close(adopted)
+	} else {
+		go func() {
+			defer close(adopted)
+			adopt(before, server, log)
+		}()
+		defer func() { before.Close(); <-adopted }()
 	}
-	log.Info().Msg("draining: no new clients, answering what was asked, flushing what was written")
-	desk.Drain()
-	stopReloading()
-	drain, cancel := context.WithTimeout(context.Background(), c.Journal.Drain)
-	defer cancel()
-	server.Shutdown(drain)
-	loader.Close()
-	left, err := flusher.Drain(drain)
-	stopFlushing()
-	desk.Close()
-	for range waiting {
-		failure = errors.Join(failure, <-ended)
+
+	r := &running{
+		config: c, rdb: p.rdb, sockets: sockets, server: server, desk: desk, loader: loader, flusher: flusher, stopFlushing: stopFlushing, stopReloading: stopReloading,
+		adopted: adopted, watched: watched, ended: ended, waiting: cap(ended), log: log,
 	}
-	watched.Wait()
-	switch {
-	case failure != nil:
-		log.Error().Err(failure).Int("remaining", left).Msg("stopped by a failure")
-		return failure
-	case left > 0 || err != nil:
-		log.Warn().Err(err).Int("remaining", left).Msg("stopped with writes that are not in mysql yet; they stay in redis")
-		return &remainderError{left, err}
+	for {
+		select {
+		case <-ctx.Done():
+			return r.drain(nil)
+		case failure := <-ended: // none of them ends by itself but by a failure
+			r.waiting--
+			return r.drain(failure)
+		case <-upgrades:
+			next, err := r.succeed(ctx)
+			if err == nil {
+				return r.handOver(ctx, next)
+			}
+			log.Error().Err(err).Msg("not handed over, going on")
+		}
 	}
-	log.Info().Int("remaining", 0).Msg("stopped; everything written is in mysql")
-	return nil
 }
 
 // report adds the lines of others than the server to KEYROW INFO.

@@ -194,7 +194,7 @@ var (
 	descDeferred   = describe("flush_deferred_total", "Keys put back, since their rows wait for another row, a lock or a table.")
 
 	descThrough        = describe("through_statements_total", "Statements sent for writes that go to MySQL before they are answered, failed ones included.", "kind")
-	descThroughRetries = describe("through_retries_total", "Such writes that were tried again, since they fell to a deadlock.")
+	descThroughRetries = describe("through_retries_total", "Times that such a write was tried again, since it fell to a deadlock or another made the same row.")
 	descThroughFails   = describe("through_failures_total", "Such writes that were answered with an error, by class of the failure.", "class")
 )
 

@@ -73,6 +73,8 @@ type Options struct {
 	Checks     []Check
 	Parking    Parking
 	Log        zerolog.Logger
+	// Inherit returns the socket that a setting has at an address if somebody opened it before, else nil; optional.
+	Inherit func(key, addr string) net.Listener
 }
 
 // Server answers on the admin listener.
@@ -115,12 +117,35 @@ func (s *Server) Listen() error {
 	if s.o.Config.Listen == "" {
 		return nil
 	}
+	if s.o.Inherit != nil {
+		if s.listener = s.o.Inherit(listenKey, s.o.Config.Listen); s.listener != nil {
+			return nil
+		}
+	}
 	l, err := net.Listen("tcp", s.o.Config.Listen)
 	if err != nil {
 		return fmt.Errorf(`admin.listen: %w; choose another address, or "" for none`, err)
 	}
 	s.listener = l
 	return nil
+}
+
+// listenKey is the setting that the listener is of.
+const listenKey = "admin.listen"
+
+// Listeners calls yield for what the server listens on, if anything, with the setting it is of and what that says.
+func (s *Server) Listeners(yield func(key, addr string, l net.Listener) error) error {
+	if s.listener == nil {
+		return nil
+	}
+	return yield(listenKey, s.o.Config.Listen, s.listener)
+}
+
+// Leave ends the server when it has answered what it was asked, or with ctx. What it listens on is left to others who have
+// it too.
+func (s *Server) Leave(ctx context.Context) {
+	_ = s.http.Shutdown(ctx)
+	s.Close()
 }
 
 // Addr is where the server listens; nil: nowhere.

@@ -232,6 +232,15 @@ func (f *Flusher) drain(ctx context.Context, kicks []chan struct{}, left func() 
 	}
 }
 
+// Left is the number of marks in the journal.
+func (f *Flusher) Left(ctx context.Context) (int, error) {
+	upTo, err := f.newest(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return f.older(ctx, upTo)
+}
+
 // newest is, for every partition, the highest score of a mark there is, or now. Not now alone: the clock of another
 // process may be ahead.
 func (f *Flusher) newest(ctx context.Context) ([]any, error) {

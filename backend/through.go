@@ -93,7 +93,7 @@ type throughStats struct {
 // ThroughStats are counters since the start of the process.
 type ThroughStats struct {
 	Upserts, Deletes int64                       // statements, failed ones included
-	Retries          int64                       // writes tried again because of a deadlock
+	Retries          int64                       // tries after the first, because of a deadlock or of another who made the same row
 	Failed           [len(ThroughFailures)]int64 // writes that the client was told have failed, as ThroughFailures has them
 }
 
@@ -196,7 +196,7 @@ func itemOf(c mapping.Change) (it *item, err error) {
 // their INSERTs wait for each other until MySQL ends one of them; or the later INSERT finds the row of the other. As it is
 // a plain INSERT, that is an error and no update, in either case, and the change is computed again.
 func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (err error) {
-	start, written := time.Now(), false
+	start, wrote := time.Now(), false
 	for try := range changeTries {
 		if try > 0 {
 			w.stats.retries.Add(1)
@@ -209,7 +209,8 @@ func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byt
 			}
 			w.hook(HookThroughRead)
 			c, write, err := compute(r.image(m))
-			if written = write && err == nil; !written {
+			wrote = write
+			if err != nil || !write {
 				return nil, nil, err
 			}
 			it, err := itemOf(c)
@@ -224,7 +225,7 @@ func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byt
 			break
 		}
 	}
-	if err == nil && written {
+	if err == nil && wrote {
 		w.written(1, time.Since(start))
 	}
 	return w.told(err)
@@ -240,13 +241,17 @@ func (w *Writer) told(err error) error {
 	if err == nil || errors.Is(err, mapping.ErrWaits) {
 		return err
 	}
+	var own *Error
+	var said redisError
+	if isReply(err) && !errors.As(err, &own) && !errors.As(err, &said) {
+		return err // what was asked for cannot be, whatever the servers do
+	}
 	class := failRow
 	defer func() { w.stats.failed[class].Add(1) }()
 	var unknown unknownError
-	var own *Error
 	switch {
 	case isReply(err):
-		if !errors.As(err, &own) || own.Code != CodeErr {
+		if own == nil || own.Code == CodeUpstream {
 			class = failRedis
 		}
 		return err

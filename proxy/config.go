@@ -17,6 +17,7 @@ const (
 	// DefaultTCPKeepAlive is Redis's.
 	DefaultTCPKeepAlive     = 300 * time.Second
 	DefaultHandshakeTimeout = 10 * time.Second
+	DefaultHandoverTimeout  = time.Minute
 )
 
 // maxKeepAlive is Linux's own limit.
@@ -39,14 +40,17 @@ type Config struct {
 	ProxyProtocol bool `toml:"proxy_protocol"`
 	// HandshakeTimeout is how long a client may take for the PROXY header and the TLS handshake together.
 	HandshakeTimeout time.Duration `toml:"handshake_timeout"`
-	TLS              TLSConfig     `toml:"tls"`
+	// HandoverTimeout is how long clients that cannot be handed over may stay with the old process.
+	HandoverTimeout time.Duration `toml:"handover_timeout"`
+	TLS             TLSConfig     `toml:"tls"`
 }
 
 // DefaultConfig is the section when nothing is configured.
 func DefaultConfig() Config {
 	return Config{
 		Listen: Addrs{DefaultListen}, MaxClients: DefaultMaxClients, MaxBulk: MaxBulk, OutputLimit: DefaultOutputLimit,
-		TCPKeepAlive: DefaultTCPKeepAlive, HandshakeTimeout: DefaultHandshakeTimeout, TLS: TLSConfig{MinVersion: "1.2"},
+		TCPKeepAlive: DefaultTCPKeepAlive, HandshakeTimeout: DefaultHandshakeTimeout, HandoverTimeout: DefaultHandoverTimeout,
+		TLS: TLSConfig{MinVersion: "1.2"},
 	}
 }
 
@@ -80,6 +84,9 @@ func (c Config) Validate() error {
 	}
 	if c.HandshakeTimeout < 10*time.Millisecond || c.HandshakeTimeout > time.Hour {
 		bad("handshake_timeout", "%v: must be from 10ms to 1h", c.HandshakeTimeout)
+	}
+	if c.HandoverTimeout < 0 || c.HandoverTimeout > 24*time.Hour {
+		bad("handover_timeout", "%v: must be from 0s to 24h", c.HandoverTimeout)
 	}
 	c.TLS.validate(bad)
 	return errors.Join(errs...)

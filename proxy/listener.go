@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -36,7 +35,9 @@ type Addrs []string
 // listener is one address that clients connect to.
 type listener struct {
 	net.Listener
-	tls bool
+	key, addr string // the setting it is of, and what that says
+	tls       bool
+	inherited bool
 }
 
 // String is the address as it is logged.
@@ -95,6 +96,10 @@ func (s *Server) Listen() (err error) {
 }
 
 func (s *Server) listen(key, addr string, tls bool) error {
+	if l := s.inherit(key, addr); l != nil {
+		s.listeners = append(s.listeners, &listener{Listener: l, key: key, addr: addr, tls: tls, inherited: true})
+		return nil
+	}
 	network, address, err := splitAddr(addr)
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
@@ -120,7 +125,7 @@ func (s *Server) listen(key, addr string, tls bool) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", key, err)
 	}
-	s.listeners = append(s.listeners, &listener{l, tls})
+	s.listeners = append(s.listeners, &listener{Listener: l, key: key, addr: addr, tls: tls})
 	if limited {
 		err = os.Chmod(address, mode) // what the umask took away
 	}
@@ -167,11 +172,12 @@ func (s *Server) closeListeners() {
 	}
 }
 
-// Serve accepts clients until Shutdown, then returns nil.
+// Serve accepts clients until Shutdown or HandOver, then returns nil.
 func (s *Server) Serve() error {
 	if ok, err := s.startLoops(); !ok {
 		return err
 	}
+	close(s.serving)
 	// The anonymous lanes stand before the first client comes, so that whether Redis wants authentication is known.
 	set := s.upstream.acquire(laneKey{})
 	defer s.upstream.release(set)
@@ -185,16 +191,15 @@ func (s *Server) Serve() error {
 	if s.cfg.IdleTimeout > 0 && len(s.loops) > 0 {
 		s.wg.Go(s.lookAround)
 	}
-	var accepting sync.WaitGroup
 	for _, l := range s.listeners {
-		accepting.Add(1)
+		s.accepting.Add(1)
 		s.wg.Go(func() {
-			defer accepting.Done()
+			defer s.accepting.Done()
 			s.acceptFrom(l)
 		})
 	}
 	s.mu.Unlock()
-	accepting.Wait()
+	s.accepting.Wait()
 	return nil
 }
 
@@ -262,23 +267,33 @@ func (s *Server) accept(l *listener, conn net.Conn) {
 		_ = conn.Close()
 		return
 	}
+	if tcp, ok := conn.(*net.TCPConn); ok && l.inherited {
+		_ = tcp.SetKeepAliveConfig(keepAlive(s.cfg.TCPKeepAlive))
+	}
 	if l.tls {
 		conn = newSecured(conn, s.tls)
 	}
 	client := newSession(s, conn, s.ids.Add(1))
-	s.mu.Lock()
-	if s.draining {
-		s.mu.Unlock()
+	if !s.joins(client) {
 		s.clients.Add(-1)
 		_ = conn.Close()
 		return
 	}
-	s.sessions[client] = struct{}{}
-	s.wg.Add(1)
-	s.mu.Unlock()
 	if l.tls || s.cfg.ProxyProtocol || !client.board() {
 		go client.serve()
 	}
+}
+
+// joins takes in a session, unless the server is draining.
+func (s *Server) joins(client *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.sessions[client] = struct{}{}
+	s.wg.Add(1)
+	return true
 }
 
 // validate calls bad for every address that cannot be listened on.

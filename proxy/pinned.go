@@ -120,6 +120,9 @@ func (s *session) rested() {
 	case s.parked:
 		if s.pinned() && s.answered.Load() == s.owed && len(s.held) == 0 && s.clean() {
 			s.unpin(true)
+			if s.srv.successor.Load() != nil {
+				s.nudge() // it can be handed over now
+			}
 		}
 	}
 }

@@ -10,6 +10,7 @@ type poller struct{ n int }
 func newPoller() (*poller, error) { return nil, errors.ErrUnsupported }
 
 func (*poller) add(int, uint64) error               { return errors.ErrUnsupported }
+func (*poller) remove(int) error                    { return errors.ErrUnsupported }
 func (*poller) poll() int                           { return 0 }
 func (*poller) wait() error                         { return errors.ErrUnsupported }
 func (*poller) event(int) (uint64, readiness, bool) { return 0, 0, false }

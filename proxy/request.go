@@ -364,6 +364,9 @@ func (f *requestFramer) keep() int {
 // unread is how many bytes were received and not cut yet.
 func (f *requestFramer) unread() int { return len(f.buf) - f.keep() }
 
+// held is what was received and not cut yet, valid until the next call of more.
+func (f *requestFramer) held() []byte { return f.buf[f.keep():] }
+
 // idle reports whether no byte is held back, so that the buffer can be given away with release.
 func (f *requestFramer) idle() bool { return f.keep() == len(f.buf) }
 

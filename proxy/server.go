@@ -11,6 +11,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -102,6 +103,8 @@ type Options struct {
 	// Timed is told how long a command took, at most a thousand times a second for each lane: Redis and the way there,
 	// and keyrow itself. It must not block; optional.
 	Timed func(upstream, own time.Duration)
+	// Inherit returns the socket that a setting has at an address if somebody opened it before, else nil; optional.
+	Inherit func(key, addr string) net.Listener
 	// Hook is called at labelled points, for tests; optional.
 	Hook func(point string)
 }
@@ -132,8 +135,10 @@ type Server struct {
 	stats  Stats
 	tally  tally // of sessions that are not on a loop
 
+	inherit   func(key, addr string) net.Listener
 	listeners []*listener
-	tls       *tls.Config // of the listeners for TLS
+	accepting sync.WaitGroup // a goroutine of each listener
+	tls       *tls.Config    // of the listeners for TLS
 	rare      zerolog.Logger
 	loops     []*loop
 	loopCount int
@@ -144,11 +149,14 @@ type Server struct {
 	streams   atomic.Int64 // large commands that are passed on as they come
 	ids       atomic.Int64
 	drains    atomic.Bool // draining, without mu
+	successor atomic.Pointer[successor]
+	serving   chan struct{} // closed once there are loops
 	done      chan struct{}
 	wg        sync.WaitGroup // sessions, accepting, and the tending of lanes
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
+	empty    chan struct{} // to be closed once there are no sessions; nil: nobody waits for that
 	draining bool
 }
 
@@ -159,7 +167,7 @@ func New(o Options) *Server {
 		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, replicas: o.Replicas, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
 		reload: o.Reload, rare: rarely(o.Log),
-		done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
+		serving: make(chan struct{}), done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
@@ -179,6 +187,9 @@ func New(o Options) *Server {
 	}
 	if s.journalReport == nil {
 		s.journalReport = func(func(string, int64)) {}
+	}
+	if s.inherit = o.Inherit; s.inherit == nil {
+		s.inherit = func(string, string) net.Listener { return nil }
 	}
 	if s.hooked = s.at != nil; !s.hooked {
 		s.at = func(string) {}
@@ -274,6 +285,10 @@ func (s *Server) loopEnded() { s.leaders.Done() }
 func (s *Server) left(client *session) {
 	s.mu.Lock()
 	delete(s.sessions, client)
+	if len(s.sessions) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
 	s.mu.Unlock()
 	s.clients.Add(-1)
 	s.wg.Done()

@@ -39,6 +39,7 @@ type session struct {
 	hung  atomic.Bool  // the client will send nothing further
 	look  atomic.Bool  // it is time to see whether the client is idle
 	taken int          // bytes read in this turn
+	last  bool         // the last read was made: the server drains
 
 	key   laneKey // who the client is and where it stands
 	lanes *laneSet
@@ -137,7 +138,7 @@ func (s *session) serve() {
 func (s *session) begin() {
 	if s.lanes == nil {
 		s.welcomed()
-		s.enter(laneKey{})
+		s.enter(s.key)
 	}
 }
 

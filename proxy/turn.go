@@ -44,6 +44,9 @@ func (s *session) board() bool {
 	if err := loop.watch(s.point, s, nil); err != nil {
 		s.kill(err)
 	}
+	if s.srv.successor.Load() != nil {
+		s.nudge() // the others were told already
+	}
 	return true
 }
 
@@ -85,6 +88,12 @@ func (s *session) take() bool {
 		s.unpark()
 		s.taken = 0
 		err := s.commands()
+		if err == errHandOver {
+			if err = s.handOver(); err == nil {
+				s.turn.Store(turnLast)
+				return false // it has stepped aside
+			}
+		}
 		leads := s.leads
 		if err != errNothing {
 			s.finish(err)
@@ -123,7 +132,9 @@ func (s *session) fetchReady() error {
 	case s.gone.Load():
 		return net.ErrClosed
 	case s.srv.drains.Load():
-		return errClosed
+		return s.fetchLast()
+	case s.portable():
+		return errHandOver
 	case s.look.Swap(false):
 		return os.ErrDeadlineExceeded
 	case s.leads && s.taken >= maxTurn && s.more.Load():
@@ -142,6 +153,21 @@ func (s *session) fetchReady() error {
 	s.taken += n
 	if n == len(room) || n > 0 && s.hung.Load() {
 		s.more.Store(true)
+	}
+	return err
+}
+
+// fetchLast is fetchReady once the server drains: what was sent by then is served.
+func (s *session) fetchLast() error {
+	if s.last {
+		return errClosed
+	}
+	s.last = true
+	s.borrow()
+	n, err := s.point.read(s.in.more())
+	s.in.read(n)
+	if err == errNothing {
+		return errClosed
 	}
 	return err
 }

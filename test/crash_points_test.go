@@ -113,6 +113,8 @@ var crashes = []crash{
 	{"delete.before-script", 1, []string{"SET acct:# 1 PXAT 1"}, []string{"DEL acct:#"}, [][]string{{"acct:#", "1"}}},
 	{"delete.after-script", 1, []string{"SET acct:# 1 PXAT 1"}, []string{"DEL acct:#"}, [][]string{{"acct:#", ""}}},
 
+	{"del.asked", 0, []string{"SET acct:# 1 PXAT 1"}, []string{"DEL acct:#"}, [][]string{{"acct:#", "1"}}},
+
 	{"msetnx.before-script", 1, nil, []string{"MSETNX acct:# 1 counter:# 2"}, [][]string{{"acct:#", ""}, {"counter:#", ""}}},
 	{"msetnx.after-script", 1, nil, []string{"MSETNX acct:# 1 counter:# 2"}, [][]string{{"acct:#", "1"}, {"counter:#", "2"}}},
 
@@ -140,6 +142,8 @@ var crashes = []crash{
 	{"through.withdrawn", 0, []string{"SET sure:# 1"}, []string{"SET sure:# 2"}, [][]string{{"sure:#", "1"}}},
 	{"through.committed", 0, []string{"SET sure:# 1"}, []string{"SET sure:# 2"}, [][]string{{"sure:#", "2"}}},
 	{"through.shown", 0, []string{"SET sure:# 1"}, []string{"SET sure:# 2"}, [][]string{{"sure:#", "2"}}},
+	{"through.read", 0, []string{"SET sure:# 1"}, []string{"SET sure:# 2 XX"}, [][]string{{"sure:#", "1"}}},
+	{"through.committed", 0, []string{"SET sure:# 1"}, []string{"SET sure:# 2 XX"}, [][]string{{"sure:#", "2"}}},
 	{"through.withdrawn", 0, []string{"SET sure:# 1"}, []string{"DEL sure:#"}, [][]string{{"sure:#", "1"}}},
 	{"through.committed", 0, []string{"SET sure:# 1"}, []string{"DEL sure:#"}, [][]string{{"sure:#", ""}}},
 

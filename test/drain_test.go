@@ -3,6 +3,7 @@ package test
 import (
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"keyrow/test/harness"
@@ -104,6 +105,93 @@ func TestDrainAnswersWhatWasAsked(t *testing.T) {
 	}
 	if code := <-ended; code != 0 {
 		t.Errorf("exit status %d", code)
+	}
+	s.rest()
+}
+
+// A second SIGTERM ends the drain: what is not in MySQL yet stays in Redis and is told.
+func TestDrainAskedTwice(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{MySQL: harness.StartMySQL(t), Set: map[string]string{"journal.drain": "1h", "mysql.timeout": "1s"}})
+	s.MySQL.Kill()
+	key, image := account(1, 1)
+	s.want("OK", "SET", key, image)
+	s.Signal(syscall.SIGTERM)
+	harness.Until(t, "it drains", func() bool { return strings.Contains(s.Log(), "draining") })
+	if code := s.Term(); code != 3 {
+		t.Errorf("exit status %d", code)
+	}
+	if log := s.Log(); !strings.Contains(log, `"remaining":1`) || !strings.Contains(log, "asked to stop a second time") {
+		t.Error("the log does not tell what remains and why")
+	}
+	s.MySQL.Restart()
+	s.Start()
+	s.rest()
+}
+
+// Clients that do not read their replies cannot keep the process: it ends within journal.drain, and what was written is
+// counted all the same.
+func TestDrainPastItsTime(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{MySQL: harness.StartMySQL(t), Set: map[string]string{"journal.drain": "1s", "mysql.timeout": "1s"}})
+	s.MySQL.Kill()
+	key, image := account(1, 1)
+	s.want("OK", "SET", key, image)
+	blocked := dial(t, s.Addr)
+	blocked.send(encode("BLPOP", "queue", "0"))
+	s.want("OK", "SET", "large", strings.Repeat("x", 1<<20))
+	deaf := dial(t, s.Addr)
+	for range 64 {
+		deaf.send(encode("GET", "large"))
+	}
+	if code := s.Term(); code != 3 {
+		t.Errorf("exit status %d", code)
+	}
+	if log := s.Log(); !strings.Contains(log, `"remaining":1`) || !strings.Contains(log, "journal.drain of 1s is over") {
+		t.Error("the log does not tell what remains and why")
+	}
+	s.MySQL.Restart()
+	s.Start()
+	s.rest()
+}
+
+// Without Redis nobody knows what remains, and nobody waits for it.
+func TestDrainWithoutRedis(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{Set: map[string]string{"journal.drain": "300ms", "redis.timeout": "1h"}})
+	s.Redis.Pause()
+	if code := s.Term(); code != 3 {
+		t.Errorf("exit status %d", code)
+	}
+	if last := lastLine(s.Log()); !strings.Contains(last, "stopped without knowing") {
+		t.Errorf("the last line is %s", last)
+	}
+	s.Redis.Resume()
+	s.Start()
+	s.rest()
+}
+
+// What was sent before SIGTERM is answered, also where keyrow has not read it by then.
+func TestDrainReadsWhatWasSent(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{})
+	var peers []*peer
+	for range 20 {
+		p := dial(t, s.Addr)
+		p.want("+PONG\r\n", "PING")
+		peers = append(peers, p)
+	}
+	s.Pause()
+	for _, p := range peers {
+		p.send(encode("ECHO", "there"))
+	}
+	if code := s.Term(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	for i, p := range peers {
+		if got := p.rest(); got != "$5\r\nthere\r\n" {
+			t.Errorf("client %d gets %q", i, got)
+		}
 	}
 	s.rest()
 }

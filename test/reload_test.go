@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"keyrow/test/harness"
@@ -211,14 +212,14 @@ func TestReloadSignal(t *testing.T) {
 	s := openUsers(t, section("user", "user:{id}", twoColumns), harness.Options{})
 	s.want(`{"id":1,"name":"ann"}`, "GET", "user:1")
 	s.configure(section("user", "user:{id}", threeColumns))
-	s.Hangup()
-	s.Hangup()
+	s.Signal(syscall.SIGHUP)
+	s.Signal(syscall.SIGHUP)
 	harness.Until(t, "the configuration is in force", func() bool { return s.show("GET", "user:1") == `{"id":1,"name":"ann","email":"a@x"}` })
 	s.configure(section("user", "user:{id}"))
 	done := make(chan string, 4)
 	for range cap(done) {
 		go func() { done <- s.show("KEYROW", "RELOAD") }()
-		s.Hangup()
+		s.Signal(syscall.SIGHUP)
 	}
 	for range cap(done) {
 		if got := <-done; !strings.HasPrefix(got, "[") {
@@ -230,7 +231,7 @@ func TestReloadSignal(t *testing.T) {
 	if err := os.WriteFile(s.Conf, []byte("nonsense"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.Hangup()
+	s.Signal(syscall.SIGHUP)
 	harness.Until(t, "the log says what is wrong", func() bool {
 		return strings.Contains(s.Log(), "the configuration was not reloaded; nothing was changed")
 	})

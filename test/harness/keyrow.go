@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/BurntSushi/toml"
@@ -28,6 +27,7 @@ type Options struct {
 	Env    []string          // NAME=value, added to the environment of the tests
 	Args   []string          // after "-c conf.toml"
 	Hooks  *Hooks            // where the process is to be held, see [NewHooks]
+	Listen []*os.File        // sockets that it is passed as by systemd
 	Lean   bool              // the program as it is delivered, for tests of memory: no hooks and no race detector
 }
 
@@ -46,6 +46,7 @@ type Keyrow struct {
 	dir     string
 	log     *logbook
 	proc    *process
+	guarded sync.Once // see guard
 
 	mu     sync.Mutex
 	client *redis.Client // guarded by mu; made on first use
@@ -138,7 +139,11 @@ func (k *Keyrow) spawn() error {
 	if k.options.Hooks != nil {
 		env = append(env, k.options.Hooks.env()...)
 	}
-	k.proc, err = startProcess(k.log, k.dir, env, append([]string{binary, "-c", k.Conf}, k.options.Args...)...)
+	argv := append([]string{binary, "-c", k.Conf}, k.options.Args...)
+	if n := len(k.options.Listen); n > 0 { // the shell is the one who knows its process id before the program runs
+		argv = append([]string{"/bin/sh", "-c", fmt.Sprintf(`LISTEN_PID=$$ LISTEN_FDS=%d exec "$0" "$@"`, n)}, argv...)
+	}
+	k.proc, err = startWith(k.options.Listen, k.log, k.dir, env, argv...)
 	return err
 }
 
@@ -256,14 +261,6 @@ func (k *Keyrow) WaitExit() int {
 	return k.proc.code()
 }
 
-// Hangup sends SIGHUP.
-func (k *Keyrow) Hangup() {
-	k.t.Helper()
-	if err := k.proc.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		k.t.Fatal(err)
-	}
-}
-
 // Pause halts the process (SIGSTOP): connections stay open and nothing answers.
 func (k *Keyrow) Pause() {
 	k.t.Helper()
@@ -276,7 +273,7 @@ func (k *Keyrow) Pause() {
 func (k *Keyrow) Resume() { k.proc.resume() }
 
 // PID is the process id.
-func (k *Keyrow) PID() int { return k.proc.cmd.Process.Pid }
+func (k *Keyrow) PID() int { return k.proc.pid }
 
 // Log is what the process has printed so far, over all its starts.
 func (k *Keyrow) Log() string { return k.log.String() }

@@ -3,6 +3,7 @@ package harness
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -17,22 +19,39 @@ import (
 
 // process is a running program that the kernel kills when the test process ends, however that ends.
 type process struct {
-	name string
-	cmd  *exec.Cmd
-	log  *logbook
-	done chan struct{} // closed when the program has ended and all it printed is in log
+	name   string
+	pid    int
+	group  int // the process group, which its children are in too
+	log    *logbook
+	copied chan struct{}    // closed when nobody is left who prints to log
+	heir   atomic.Bool      // it has handed over to another, which prints to the same pipe
+	state  *os.ProcessState // how it ended; set when done is closed
+	done   chan struct{}    // closed when the program has ended and all it printed is in log
 }
 
 // startProcess runs argv in dir. Log takes what it prints on both outputs. Env nil: the environment of the tests.
 func startProcess(log *logbook, dir string, env []string, argv ...string) (*process, error) {
-	p := &process{name: filepath.Base(argv[0]), log: log, done: make(chan struct{})}
-	p.cmd = exec.Command(argv[0], argv[1:]...)
-	p.cmd.Dir, p.cmd.Env = dir, env
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.WaitDelay = time.Second
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return startWith(nil, log, dir, env, argv...)
+}
+
+// startWith is startProcess with files that are 3 and so on to the program.
+func startWith(files []*os.File, log *logbook, dir string, env []string, argv ...string) (*process, error) {
+	p := &process{name: filepath.Base(argv[0]), log: log, copied: make(chan struct{}), done: make(chan struct{})}
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, env, files
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stdout, cmd.Stderr = w, w
+	go func() {
+		defer close(p.copied)
+		defer r.Close()
+		io.Copy(log, r) //nolint:errcheck // ends with the last process that has the other end
+	}()
 	started := make(chan error)
-	go p.run(started)
+	go p.run(cmd, w, started)
 	return p, <-started
 }
 
@@ -46,14 +65,31 @@ func program(name string) string {
 
 // run starts the program and waits for its end on one thread, because the kernel sends Pdeathsig when the *thread*
 // that forked ends, and the Go runtime is free to end a thread that no goroutine is locked to.
-func (p *process) run(started chan<- error) {
+func (p *process) run(cmd *exec.Cmd, out *os.File, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer close(p.done)
-	err := p.cmd.Start()
+	err := cmd.Start()
+	out.Close()
+	if err == nil {
+		p.pid, p.group = cmd.Process.Pid, cmd.Process.Pid
+	}
 	started <- err
 	if err == nil {
-		p.cmd.Wait() //nolint:errcheck // how it ended is read from ProcessState
+		cmd.Wait() //nolint:errcheck // how it ended is read from ProcessState
+		p.ended(cmd.ProcessState)
+	}
+}
+
+// ended is called before done is closed.
+func (p *process) ended(state *os.ProcessState) {
+	p.state = state
+	if p.heir.Load() {
+		return
+	}
+	select {
+	case <-p.copied:
+	case <-time.After(time.Second):
 	}
 }
 
@@ -69,17 +105,17 @@ func (p *process) exited() bool {
 
 // code is the exit status of an ended program, 128+n when signal n killed it.
 func (p *process) code() int {
-	s, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	s, ok := p.state.Sys().(syscall.WaitStatus)
 	if ok && s.Signaled() {
 		return 128 + int(s.Signal())
 	}
-	return p.cmd.ProcessState.ExitCode()
+	return p.state.ExitCode()
 }
 
 // signal sends sig to the program and its children; a program that has ended is left alone.
 func (p *process) signal(sig syscall.Signal) {
 	if !p.exited() {
-		syscall.Kill(-p.cmd.Process.Pid, sig) //nolint:errcheck // it may end at this moment
+		syscall.Kill(-p.group, sig) //nolint:errcheck // it may end at this moment
 	}
 }
 
@@ -113,7 +149,7 @@ func (p *process) terminate(limit time.Duration) bool {
 func (p *process) pause() error {
 	p.signal(syscall.SIGSTOP)
 	return poll(Patience, func() error {
-		stats, _ := filepath.Glob("/proc/" + strconv.Itoa(p.cmd.Process.Pid) + "/task/*/stat")
+		stats, _ := filepath.Glob("/proc/" + strconv.Itoa(p.pid) + "/task/*/stat")
 		if len(stats) == 0 {
 			return errGiveUp{fmt.Errorf("pause %s: it has ended", p.name)}
 		}

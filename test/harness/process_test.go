@@ -22,7 +22,7 @@ func TestVictim(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fmt.Printf("victim %d %d %s\n", r.proc.cmd.Process.Pid, m.proc.cmd.Process.Pid, dir.path)
+	fmt.Printf("victim %d %d %s\n", r.proc.pid, m.proc.pid, dir.path)
 	select {}
 }
 
