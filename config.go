@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/BurntSushi/toml"
+	"github.com/rs/zerolog"
 
 	"keyrow/admin"
 	"keyrow/backend"
@@ -141,6 +142,15 @@ func (c *config) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// level is the level as zerolog has it.
+func (c logConfig) level() zerolog.Level {
+	level, err := zerolog.ParseLevel(c.Level)
+	if err != nil {
+		return zerolog.InfoLevel
+	}
+	return level
 }
 
 // Validate reports all that is wrong with the section.

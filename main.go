@@ -81,7 +81,7 @@ and flushed to MySQL behind it; everything else passes through.`,
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), c, newLog(c.Log, os.Stderr))
+			return serve(cmd.Context(), conf, c, newLog(c.Log, os.Stderr))
 		},
 	}
 	configFlag(root.Flags(), &conf)
@@ -117,14 +117,11 @@ func noArgs(_ *cobra.Command, args []string) error {
 
 // newLog writes for people on a terminal and JSON elsewhere, unless configured otherwise.
 func newLog(c logConfig, out *os.File) zerolog.Logger {
-	level, err := zerolog.ParseLevel(c.Level)
-	if err != nil {
-		level = zerolog.InfoLevel
-	}
 	var w io.Writer = out
 	if c.Format == "console" || c.Format == "auto" && isatty.IsTerminal(out.Fd()) {
 		w = zerolog.ConsoleWriter{Out: out, NoColor: !colours(out), TimeFormat: "15:04:05.000"}
 	}
 	zerolog.TimeFieldFormat = zerolog.TimeFormatUnixMs
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	zerolog.SetGlobalLevel(c.level()) // which a reload changes
+	return zerolog.New(w).With().Timestamp().Logger()
 }

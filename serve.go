@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -136,8 +137,21 @@ func (p *parts) close() {
 	}
 }
 
-// serve runs keyrow until ctx ends, then drains; or until it has handed over to another process.
-func serve(ctx context.Context, c config, log zerolog.Logger) error {
+// logFinding logs a finding.
+func logFinding(log zerolog.Logger, f mapping.Finding) {
+	level := zerolog.WarnLevel
+	if f.Severity == mapping.Error {
+		level = zerolog.ErrorLevel
+	}
+	log.WithLevel(level).Str(f.Section(), f.Mapping).Str("setting", f.Setting).Msg(f.Text)
+}
+
+// serve runs keyrow with the configuration c, which path has, until ctx ends, then drains; or until it has handed over to
+// another process.
+func serve(ctx context.Context, path string, c config, log zerolog.Logger) error {
+	hangups := make(chan os.Signal, 1) // one is enough: what is read after it is newer
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	upgrades := make(chan os.Signal, 1)
 	signal.Notify(upgrades, syscall.SIGUSR2)
 	defer signal.Stop(upgrades)
@@ -157,11 +171,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 	defer p.close()
 	for _, f := range p.findings {
-		level := zerolog.WarnLevel
-		if f.Severity == mapping.Error {
-			level = zerolog.ErrorLevel
-		}
-		log.WithLevel(level).Str(f.Section(), f.Mapping).Str("setting", f.Setting).Msg(f.Text)
+		logFinding(log, f)
 	}
 	if p.set == nil {
 		return &configError{err: errors.New("the configuration does not fit the tables; keyrow check lists what to change")}
@@ -206,6 +216,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 
 	metrics := admin.NewMetrics(version)
 	var server *proxy.Server
+	var reloads *reloader
 	watch := backend.NewWatch(backend.WatchOptions{
 		DB: p.db, Set: p.set, Swap: func(set *mapping.Set) { server.SetMappings(set) }, Log: log,
 	})
@@ -215,10 +226,10 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	})
 	loader := backend.NewLoader(backend.LoaderOptions{
 		Redis: p.rdb, DB: p.db, Journal: journal.Keys(), Timeout: c.MySQL.Timeout, Altered: watch.Ask,
-		MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Selected: metrics.Selected, Log: log, Hook: hook,
+		Watch: watch, MaxWaiting: c.MySQL.MaxWaiting, Ping: ping.PingContext, Selected: metrics.Selected, Log: log, Hook: hook,
 	})
 	writer := backend.NewWriter(backend.WriterOptions{
-		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Altered: watch.Ask,
+		Redis: p.rdb, DB: through, Journal: journal.Keys(), Mappings: watch.Mappings, Watch: watch, Altered: watch.Ask,
 		Lease: backend.ThroughLease(c.MySQL, c.Journal.SessionTimeout), Written: metrics.WrittenThrough, Log: log, Hook: hook,
 	})
 	replicas, err := backend.NewReplicas(c.Redis, journal.Keys(), metrics.Replicated)
@@ -234,9 +245,16 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 		Commands: commands, Mappings: p.set, Journal: journal.Keys(), Loader: loader, Control: loader, Writer: writer,
 		Replicas: replicas, Gate: journal, Parking: journal, Drainer: flusher,
 		Slow: proxy.SlowConfig{After: c.Log.Slow, Keep: c.Log.SlowKeep},
-		Log:  log, Report: report(loader, flusher, replicas), JournalReport: reportJournal(flusher), Timed: metrics.Timed,
+		Log:  log, Report: report(loader, flusher, replicas), JournalReport: reportJournal(flusher),
+		Reload: func() ([]string, error) { return reloads.reload() }, Timed: metrics.Timed,
 		Inherit: sockets.Take, Hook: hook,
 	})
+	reloading, stopReloading := context.WithCancel(ctx)
+	defer stopReloading()
+	reloads = &reloader{
+		ctx: reloading, path: path, rdb: p.rdb, db: p.db, watch: watch, journal: journal, loader: loader, server: server, metrics: metrics,
+		log: log, config: c,
+	}
 	if err := server.Listen(); err != nil {
 		return err
 	}
@@ -245,7 +263,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	metrics.Pool(through, "through")
 	desk := admin.New(admin.Options{
 		Config: c.Admin, Version: version, Metrics: metrics, Proxy: server, Flusher: flusher, Loader: loader, Replicas: replicas, Writer: writer,
-		Mappings: watch.Mappings, MaxPending: c.Journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
+		Mappings: watch.Mappings, MaxPending: journal.MaxPending, Redis: c.Redis.Addr, MySQL: backend.MySQLAddr(c.MySQL),
 		Checks: checks(p, watch, flusher), Parking: journal, Log: log, Inherit: sockets.Take,
 	})
 	defer desk.Close()
@@ -269,7 +287,10 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	watched := make(chan struct{})
 	go func() {
 		defer close(watched)
+		var reloading sync.WaitGroup
+		reloading.Go(func() { reloads.run(hangups) })
 		watch.Run(flushing)
+		reloading.Wait()
 	}()
 	ended := make(chan error, 3)
 	go func() { ended <- desk.Serve() }()
@@ -299,7 +320,7 @@ func serve(ctx context.Context, c config, log zerolog.Logger) error {
 	}
 
 	r := &running{
-		config: c, rdb: p.rdb, sockets: sockets, server: server, desk: desk, loader: loader, flusher: flusher, stopFlushing: stopFlushing,
+		config: c, rdb: p.rdb, sockets: sockets, server: server, desk: desk, loader: loader, flusher: flusher, stopFlushing: stopFlushing, stopReloading: stopReloading,
 		adopted: adopted, watched: watched, ended: ended, waiting: cap(ended), log: log,
 	}
 	for {

@@ -30,19 +30,20 @@ const countTimeout = 2 * time.Second
 
 // running is a keyrow that serves, with what it takes to end it.
 type running struct {
-	config       config
-	rdb          *redis.Client
-	sockets      *handover.Sockets
-	server       *proxy.Server
-	desk         *admin.Server
-	loader       *backend.Loader
-	flusher      *backend.Flusher
-	stopFlushing context.CancelFunc
-	adopted      chan struct{} // closed when no more clients come from the process before
-	watched      chan struct{} // closed when the tables are not looked at any more
-	ended        chan error    // of desk, flusher and server; none ends by itself but by a failure
-	waiting      int           // how many of them have not ended
-	log          zerolog.Logger
+	config        config
+	rdb           *redis.Client
+	sockets       *handover.Sockets
+	server        *proxy.Server
+	desk          *admin.Server
+	loader        *backend.Loader
+	flusher       *backend.Flusher
+	stopFlushing  context.CancelFunc
+	stopReloading context.CancelFunc
+	adopted       chan struct{} // closed when no more clients come from the process before
+	watched       chan struct{} // closed when neither the tables nor the configuration are looked at any more
+	ended         chan error    // of desk, flusher and server; none ends by itself but by a failure
+	waiting       int           // how many of them have not ended
+	log           zerolog.Logger
 }
 
 // drain has the clients' last commands answered, and the journal flushed, for as long as journal.drain or until it is asked
@@ -55,6 +56,7 @@ func (r *running) drain(failure error) error {
 	defer stop()
 	r.log.Info().Stringer("within", limit).Msg("draining: no new clients, answering what was asked, flushing what was written")
 	tell(r.log, "STOPPING=1", "STATUS=draining", extend(limit))
+	r.stopReloading()
 	r.desk.Drain()
 	r.server.Shutdown(drain)
 	r.loader.Close()
@@ -143,6 +145,7 @@ func (r *running) handOver(ctx context.Context, next *handover.Successor) error 
 	defer next.Close()
 	r.log.Info().Int("pid", next.PID).Stringer("within", r.config.Proxy.HandoverTimeout).Msg("handing over: the process that takes over is ready")
 	tell(r.log, fmt.Sprintf("MAINPID=%d", next.PID))
+	r.stopReloading()
 	r.server.Leave()
 	if err := next.Serve(); err != nil {
 		r.log.Error().Err(err).Int("pid", next.PID).Msg("the process that takes over is gone")

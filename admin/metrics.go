@@ -27,9 +27,19 @@ type Metrics struct {
 	total, upstream, own prometheus.Histogram
 	selects, selectKeys  *prometheus.HistogramVec
 	flush, flushKeys     prometheus.Histogram
+	reloads              *prometheus.CounterVec
+	reloaded             prometheus.Gauge
 	waits, waitWrites    prometheus.Histogram
 	through, throughRows prometheus.Histogram
 }
+
+// What came of a reload, for Metrics.Reloaded.
+const (
+	ReloadApplied    = "applied"
+	ReloadUnchanged  = "unchanged"
+	ReloadRefused    = "refused"
+	ReloadIncomplete = "incomplete" // it is in force, but outdated copies could not be dropped from Redis
+)
 
 // NewMetrics returns Metrics with nothing in them but what there is to know of the process.
 func NewMetrics(version string) *Metrics {
@@ -61,15 +71,31 @@ func NewMetrics(version string) *Metrics {
 				"included.", durations)),
 		throughRows: prometheus.NewHistogram(histogram("through_rows", "Rows of such a write.", keys)),
 	}
+	m.reloads = prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "keyrow", Name: "reloads_total",
+		Help: "Reloads of the configuration, by outcome."}, []string{"outcome"})
+	for _, outcome := range []string{ReloadApplied, ReloadUnchanged, ReloadRefused, ReloadIncomplete} {
+		m.reloads.WithLabelValues(outcome)
+	}
+	m.reloaded = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "keyrow", Name: "config_loaded_timestamp_seconds",
+		Help: "When the configuration that is in force was read last: at the start, or by a reload that succeeded."})
+	m.reloaded.SetToCurrentTime()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: "keyrow", Name: "build_info", Help: "Always 1; the labels say what was built.",
 		ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.waits, m.waitWrites,
+	m.registry.MustRegister(m.total, m.upstream, m.own, m.selects, m.selectKeys, m.flush, m.flushKeys, m.reloads, m.reloaded, m.waits, m.waitWrites,
 		m.through, m.throughRows, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// Reloaded counts a reload.
+func (m *Metrics) Reloaded(outcome string) {
+	m.reloads.WithLabelValues(outcome).Inc()
+	if outcome == ReloadApplied || outcome == ReloadUnchanged {
+		m.reloaded.SetToCurrentTime()
+	}
 }
 
 // Timed is for proxy.Options.Timed.
@@ -272,7 +298,7 @@ func (s states) Collect(ch chan<- prometheus.Metric) {
 
 	f := &st.flush
 	gauge(descPending, float64(f.Pending))
-	gauge(descMaxPending, float64(s.server.o.MaxPending))
+	gauge(descMaxPending, float64(s.server.o.MaxPending()))
 	gauge(descOldest, f.OldestAge.Seconds())
 	gauge(descParked, float64(f.Parked))
 	gauge(descOwned, float64(len(f.Owned)))

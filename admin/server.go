@@ -67,9 +67,9 @@ type Options struct {
 	Replicas   Replicas
 	Writer     Writer
 	Mappings   func() *mapping.Set
-	MaxPending int    // journal.max_pending
-	Redis      string // where Redis is, for people to read
-	MySQL      string // the same of MySQL
+	MaxPending func() int // journal.max_pending
+	Redis      string     // where Redis is, for people to read
+	MySQL      string     // the same of MySQL
 	Checks     []Check
 	Parking    Parking
 	Log        zerolog.Logger

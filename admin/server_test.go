@@ -63,7 +63,7 @@ func newTest(t *testing.T, change func(*Options)) *Server {
 	t.Helper()
 	o := Options{
 		Config: DefaultConfig(), Version: "v1", Metrics: NewMetrics("v1"), Proxy: &fakeProxy{}, Flusher: &fakeFlusher{},
-		Loader: &fakeLoader{}, Replicas: fakeReplicas{}, Writer: &fakeWriter{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: 10, Parking: &fakeParked{}, Log: zerolog.Nop(),
+		Loader: &fakeLoader{}, Replicas: fakeReplicas{}, Writer: &fakeWriter{}, Mappings: func() *mapping.Set { return &mapping.Set{} }, MaxPending: func() int { return 10 }, Parking: &fakeParked{}, Log: zerolog.Nop(),
 	}
 	if change != nil {
 		change(&o)

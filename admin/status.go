@@ -139,7 +139,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 			Pauses: p.Paused + p.Backlog},
 		Command: commandStatus{Groups: map[string]int64{}, Errors: p.Errors, Failed: p.Unsent + p.Unknown},
 		Journal: journalStatus{
-			Pending: f.Pending, MaxPending: s.o.MaxPending, Oldest: f.OldestAge.Seconds(), Parked: f.Parked, Lost: f.Lost,
+			Pending: f.Pending, MaxPending: s.o.MaxPending(), Oldest: f.OldestAge.Seconds(), Parked: f.Parked, Lost: f.Lost,
 			Owned: append([]int{}, f.Owned...), Ownerless: append([]int{}, f.Ownerless...), Writes: p.Writes,
 			Coalesced: p.Coalesced, Rows: f.Rows, Retries: named(backend.RetryClasses[:], f.Retried[:]),
 		},

@@ -103,6 +103,7 @@ type item struct {
 
 	older   bool // the image does not say all of a row, as one from before a column: written with an UPDATE, so as to leave the rest alone
 	strange bool // the image is not one of a row, as far as the mapping says
+	earlier bool // m is an earlier version of the mapping in force
 	fresh   bool // of a write through: there is no row, so it is only inserted
 
 	end end
@@ -244,7 +245,11 @@ func decodeAll(entries []any, set *mapping.Set) []*item {
 	items := make([]*item, 0, len(entries)/3)
 	for ; len(entries) >= 3; entries = entries[3:] {
 		it := &item{key: entries[0].(string), flags: int(entries[1].(int64))}
-		it.m = set.MatchRow([]byte(it.key))
+		if it.m = set.Match([]byte(it.key)); it.m == nil {
+			it.m = set.Former([]byte(it.key))
+		} else if it.m.Query {
+			it.m = nil
+		}
 		it.step = decide(it.flags, entries[2] != nil)
 		switch {
 		case it.step == stepSkip:
@@ -311,11 +316,35 @@ func (it *item) decode() {
 	if it.step != stepUpsert {
 		return
 	}
-	if it.row, err = it.m.RowOf(nil, []byte(it.key), it.image); err != nil {
+	if it.row, err = it.rowOf(it.m); err != nil {
+		it.decodeEarlier()
+	}
+	if it.row == nil {
 		it.strange = true
-		it.park(fmt.Errorf("the image is not one of a row: %w", err))
+		it.park(fmt.Errorf("%s: %w", notOfRow, err))
 	}
 	it.older = slices.Contains(it.row, mapping.Unchanged) || it.m.Partial()
+}
+
+// notOfRow is what the error of a parked image begins with that is not one of its mapping.
+const notOfRow = "the image is not one of a row"
+
+// rowOf is the row of the image by a version of its mapping.
+func (it *item) rowOf(m *mapping.Mapping) ([]any, error) {
+	if it.flags&markedMaybe != 0 {
+		return m.RowOf(nil, []byte(it.key), it.image)
+	}
+	return m.RowWritten(nil, []byte(it.key), it.image)
+}
+
+// decodeEarlier is decode for an image that is not of the mapping, but may be of what that was before a reload.
+func (it *item) decodeEarlier() {
+	for _, m := range it.m.Earlier() {
+		if row, err := it.rowOf(m); err == nil {
+			it.m, it.row, it.earlier = m, row, true
+			return
+		}
+	}
 }
 
 // batch flushes items, which are all there is of their keys in flushing, and takes their marks out of it. An error says
@@ -461,7 +490,8 @@ func (it *item) residency() string {
 	switch {
 	case it.step == stepSkip:
 		return "-2"
-	case it.step == stepUpsert && (!it.m.Predictable(it.row) || it.flags&markedMaybe != 0 && !it.m.Exact([]byte(it.key), it.image)):
+	case it.step == stepUpsert && (it.earlier || !it.m.Predictable(it.row) ||
+		(it.flags&markedMaybe != 0 || len(it.m.Earlier()) > 0) && !it.m.Exact([]byte(it.key), it.image)):
 		return "-1"
 	case it.m.TTL > 0:
 		return strconv.FormatInt(jittered(it.m.TTL), 10)

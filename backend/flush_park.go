@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -69,17 +70,24 @@ func (o *owner) tellParked(items []*item) {
 			"their rows are left as they are")
 }
 
-// readmit marks the keys again that were parked for want of a mapping and have one now. In a rolling deployment the
-// process that does not know a new mapping yet may be the one that owns the partition.
+// readmit marks the keys again that were parked for want of a mapping, or of one that knows their images, and may have it
+// now. In a rolling deployment the process that does not know a mapping yet may be the one that owns the partition.
 func (o *owner) readmit(ctx context.Context) error {
 	set := o.f.mappings()
+	if set == o.admitted {
+		return nil
+	}
 	var keys []any
 	err := o.f.journal.eachParked(ctx, o.p, func(key, entry string) bool {
-		if parseEntry(key, entry).Error == errNoMapping.Error() && set.MatchRow([]byte(key)) != nil {
+		why := parseEntry(key, entry).Error
+		if (why == errNoMapping.Error() || strings.HasPrefix(why, notOfRow)) && set.MatchRow([]byte(key)) != nil {
 			keys = append(keys, key)
 		}
 		return true
 	})
+	if err == nil {
+		o.admitted = set
+	}
 	if err != nil || len(keys) == 0 {
 		return err
 	}
@@ -91,6 +99,6 @@ func (o *owner) readmit(ctx context.Context) error {
 		}
 		marked += n
 	}
-	o.f.log.Info().Int("partition", o.p).Int("keys", marked).Msg("keys that were parked for want of a mapping are flushed now")
+	o.f.log.Info().Int("partition", o.p).Int("keys", marked).Msg("keys that were parked for want of their mapping are tried again")
 	return nil
 }

@@ -128,7 +128,7 @@ func (f *Flusher) pause(m *mapping.Mapping, why error) {
 	defer f.mu.Unlock()
 	p := f.pauses[m]
 	if p == nil {
-		maps.DeleteFunc(f.pauses, func(m *mapping.Mapping, _ *pause) bool { return !slices.Contains(f.mappings().All(), m) })
+		maps.DeleteFunc(f.pauses, func(m *mapping.Mapping, _ *pause) bool { return !slices.Contains(f.mappings().Versions(), m) })
 		p = &pause{retry: newPacer(pauseFirst, pauseLast)}
 		f.pauses[m] = p
 	}

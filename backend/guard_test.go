@@ -174,7 +174,7 @@ func TestLoadOverdue(t *testing.T) {
 // No more than mysql.max_waiting wait, whoever they wait for.
 func TestLoadCrowded(t *testing.T) {
 	lg := users(t, loaderSetup{})
-	lg.most = 3
+	lg.SetMaxWaiting(3)
 	var answers []<-chan answer
 	lg.on(HookGranted, func() {
 		_, resume := lg.alone("user:1")

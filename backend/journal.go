@@ -34,6 +34,7 @@ type Journal struct {
 	// marks that other processes add show with the next count, one interval later at most.
 	counted atomic.Int64
 	added   atomic.Int64
+	most    atomic.Int64 // of them
 
 	parked  atomic.Int64
 	oldest  atomic.Int64 // Unix milliseconds of the oldest mark, 0: none
@@ -76,6 +77,7 @@ func OpenJournal(ctx context.Context, rdb *redis.Client, cfg JournalConfig, log 
 		rdb:  rdb,
 		log:  log,
 	}
+	j.SetMaxPending(cfg.MaxPending)
 	if err := j.checkLayout(ctx); err != nil {
 		return nil, err
 	}
@@ -93,13 +95,19 @@ func (j *Journal) Admit() error {
 	if refusal := j.refusal.Load(); refusal != nil {
 		return refusal
 	}
-	if n := j.Pending(); n >= int64(j.cfg.MaxPending) {
+	if n, most := j.Pending(), j.most.Load(); n >= most {
 		return &Error{CodeJournalFull, fmt.Sprintf("%d writes wait for mysql and max_pending is %d: nothing was "+
 			"applied, repeat it once mysql has caught up (pending in KEYROW INFO) or raise journal.max_pending",
-			n, j.cfg.MaxPending)}
+			n, most)}
 	}
 	return nil
 }
+
+// MaxPending is the number of pending marks from which on none is admitted.
+func (j *Journal) MaxPending() int { return int(j.most.Load()) }
+
+// SetMaxPending sets MaxPending from now on.
+func (j *Journal) SetMaxPending(most int) { j.most.Store(int64(most)) }
 
 // Marked tells that n marks were added to the journal, as ZADD replied.
 func (j *Journal) Marked(n int) { j.added.Add(int64(n)) }

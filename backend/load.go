@@ -64,8 +64,9 @@ type Loader struct {
 	timeout  time.Duration // of a SELECT
 	lease    time.Duration
 	staleFor time.Duration
-	most     int // of waiting
+	most     atomic.Int64 // of waiting
 	altered  func()
+	watch    *Watch // nil: mappings stay as they are
 	selected func(mapping string, keys int, took time.Duration)
 	hook     func(point string)
 	log      zerolog.Logger
@@ -120,8 +121,8 @@ type load struct {
 	lost   int       // how many fills in a row were rejected with nothing there instead
 }
 
-// LoaderOptions are what a Loader works on. All are required but those that say otherwise, Altered, Selected, Hook and
-// Log.
+// LoaderOptions are what a Loader works on. All are required but those that say otherwise, Altered, Watch, Selected, Hook
+// and Log.
 type LoaderOptions struct {
 	Redis   *redis.Client
 	DB      *sql.DB // the pool of OpenMySQL
@@ -134,6 +135,8 @@ type LoaderOptions struct {
 	Ping func(context.Context) error
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
+	// Watch knows which mappings are in force. Without it, all are.
+	Watch *Watch
 	// Selected is told of every SELECT, failed ones included: for how many keys, and how long it took with the reading of
 	// its rows; it must not block.
 	Selected func(mapping string, keys int, took time.Duration)
@@ -170,13 +173,13 @@ func NewLoader(o LoaderOptions) *Loader {
 	l := &Loader{
 		rdb: o.Redis, db: o.DB, journal: o.Journal,
 		timeout: o.Timeout, lease: o.Timeout + leaseMargin, staleFor: staleFor,
-		most:    o.MaxWaiting,
-		altered: o.Altered, selected: o.Selected, hook: o.Hook, log: o.Log,
+		altered: o.Altered, watch: o.Watch, selected: o.Selected, hook: o.Hook, log: o.Log,
 		token: rand.Text() + ":",
 		ctx:   ctx, cancel: cancel,
 		aux:    auxPrefix(o.Journal),
 		queues: make(map[*mapping.Mapping]*queue), bypasses: make(map[*mapping.Mapping]*bypass),
 	}
+	l.SetMaxWaiting(o.MaxWaiting)
 	l.guard, l.early = newGuard(l, o.Ping, o.Log), newEarly()
 	for p := range o.Journal.Partitions {
 		l.sets = append(l.sets, journalSets{
@@ -195,6 +198,11 @@ func NewLoader(o LoaderOptions) *Loader {
 // reference to key.
 func (l *Loader) Load(m *mapping.Mapping, key []byte, done func(image []byte, leased bool, err error)) {
 	l.counters.loads.Add(1)
+	l.load(m, key, done)
+}
+
+// load is Load for a call that was counted.
+func (l *Loader) load(m *mapping.Mapping, key []byte, done func(image []byte, leased bool, err error)) {
 	if err := m.Unfit(); err != nil {
 		l.counters.errors.Add(1)
 		done(nil, false, suspended(m, err))
@@ -226,9 +234,9 @@ func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, le
 	switch {
 	case l.closed:
 		return errClosed
-	case l.waiting >= l.most:
+	case l.crowded():
 		l.counters.crowded.Add(1)
-		return crowded(l.most)
+		return crowded(int(l.most.Load()))
 	}
 	l.waiting++
 	q := l.queues[m]
@@ -250,6 +258,12 @@ func (l *Loader) join(m *mapping.Mapping, key []byte, done func(image []byte, le
 	q.changed()
 	return nil
 }
+
+// SetMaxWaiting bounds the reads under way from now on.
+func (l *Loader) SetMaxWaiting(most int) { l.most.Store(int64(most)) }
+
+// crowded reports whether no more reads may wait. It is called with mu held.
+func (l *Loader) crowded() bool { return int64(l.waiting) >= l.most.Load() }
 
 // Integer runs a script as keyrow itself and calls done once, from another goroutine, with the integer that it returned
 // or with an error that says what a client is told.

@@ -47,10 +47,10 @@ func (l *Loader) Bypass(m *mapping.Mapping, key []byte, done func(values [][]byt
 		l.mu.Unlock()
 		fail(errClosed)
 		return
-	case l.waiting >= l.most:
+	case l.crowded():
 		l.mu.Unlock()
 		l.counters.crowded.Add(1)
-		fail(crowded(l.most))
+		fail(crowded(int(l.most.Load())))
 		return
 	}
 	l.waiting++

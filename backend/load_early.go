@@ -170,7 +170,7 @@ func (l *Loader) earlyRound(m *mapping.Mapping, round []earlyKey) {
 		}
 	}
 	l.release(failed) // the old image goes when it expires, and then who reads it gets the error
-	l.runFill(m, filled, true, func(r *read, result string, _ []byte, err error) {
+	stored := l.runFill(m, filled, true, func(r *read, result string, _ []byte, err error) {
 		if err == nil && result == "FILLED" {
 			l.counters.early.Add(1)
 			fresh = append(fresh, known[r])
@@ -179,6 +179,12 @@ func (l *Loader) earlyRound(m *mapping.Mapping, round []earlyKey) {
 			known[r].key.Store(0)
 		}
 	})
+	if !stored { // the mapping is out of force, and so are its images
+		l.release(filled)
+		for _, s := range known {
+			s.key.Store(0)
+		}
+	}
 	l.took(m, begun)
 	for _, s := range fresh {
 		l.expects(m, s, m.TTL)

@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -194,7 +195,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 	}
 
 	l.sending(loads)
-	l.runFill(q.m, filled, false, func(r *read, result string, why []byte, err error) {
+	stored := l.runFill(q.m, filled, false, func(r *read, result string, why []byte, err error) {
 		switch {
 		case err != nil:
 			l.fail(q, r.load, err)
@@ -223,6 +224,9 @@ func (l *Loader) fill(q *queue, reads []*read) {
 			l.fail(q, r.load, strange(result))
 		}
 	})
+	if !stored {
+		l.turnOver(q, filled)
+	}
 }
 
 // fillBytes is how many bytes of images one call of fill brings, unless a single one has more: Redis serves nobody else
@@ -230,9 +234,9 @@ func (l *Loader) fill(q *queue, reads []*read) {
 const fillBytes = 256 << 10
 
 // runFill runs the script that caches what was read under one token, in the place of images if early is set, and tells
-// what it says of each key.
+// what it says of each key. It is false, and nothing was done, if m is not in force any more.
 func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
-	filled func(r *read, result string, why []byte, err error)) {
+	filled func(r *read, result string, why []byte, err error)) bool {
 	var calls []*call
 	size := fillBytes
 	for _, r := range reads {
@@ -242,7 +246,9 @@ func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
 		}
 		size += calls[len(calls)-1].fill(m, r, r.ttl(m))
 	}
-	pipeline(l.ctx, l.rdb, fillScript, calls)
+	if !l.watch.Storing(func() { pipeline(l.ctx, l.rdb, fillScript, calls) }, m) {
+		return false
+	}
 	l.hook(HookFilled)
 	for _, c := range calls {
 		for i, r := range reads[:len(c.keys)] {
@@ -250,6 +256,45 @@ func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
 			filled(r, result, why, err)
 		}
 		reads = reads[len(c.keys):]
+	}
+	return true
+}
+
+// turnOver has keys read again by the mappings in force now, since that of q, by which reads were read, is not.
+func (l *Loader) turnOver(q *queue, reads []*read) {
+	l.release(reads)
+	for _, r := range reads {
+		m := l.watch.Mappings().Match(r.key)
+		if m == nil {
+			l.direct(q, r, mapping.ErrRemoved)
+			continue
+		}
+		l.mu.Lock()
+		waiters := r.waiters
+		l.waiting -= len(waiters)
+		delete(q.loads, r.name)
+		l.mu.Unlock()
+		for _, done := range waiters {
+			l.load(m, r.key, turnedOver(q.m, m, done))
+		}
+	}
+}
+
+// turnedOver gives to who waits for a key of m what there is of it by the mapping next, which is of the kind of m or not.
+func turnedOver(m, next *mapping.Mapping,
+	done func(image []byte, leased bool, err error)) func(image []byte, leased bool, err error) {
+	if m.Kind.Text() == next.Kind.Text() {
+		return done
+	}
+	return func(image []byte, leased bool, err error) {
+		switch {
+		case err != nil || image == nil:
+		case m.Kind.Text():
+			image, err = nil, errWrongType
+		default:
+			image = present
+		}
+		done(image, leased, err)
 	}
 }
 
@@ -293,6 +338,9 @@ func (l *Loader) direct(q *queue, r *read, why error) {
 
 // handed reports whether the waiters need no more than what is handed to them.
 func (r *read) handed(m *mapping.Mapping) bool { return m.Kind.Text() || r.nothing() }
+
+// errWrongType is Redis's.
+var errWrongType = redisError{errors.New("WRONGTYPE Operation against a key holding the wrong kind of value")}
 
 var errLeased = &Error{CodeUpstream, "others hold or take away the lease of the key: nothing was read, try again"}
 

@@ -60,6 +60,7 @@ type owner struct {
 	size     int                 // marks to read for a batch: less after failures
 	waiting  map[string]*waiting // keys tried alone, later
 	stale    *stale
+	admitted *mapping.Set // parked keys were looked through for such as are of it
 	ranks    map[*mapping.Mapping]int
 	ranksOf  *mapping.Set
 	loose    map[string][]string // by table: foreign keys in circles, that may be NULL
@@ -132,7 +133,7 @@ func (o *owner) acquire(ctx context.Context) error {
 	o.token = ""
 	o.waiting = make(map[string]*waiting)
 	o.stale = &stale{unread: true}
-	o.ranksOf = nil
+	o.ranksOf, o.admitted = nil, nil
 	return nil
 }
 
@@ -186,10 +187,10 @@ func (o *owner) prepare(ctx context.Context) error {
 
 // own flushes, an interval after the other, until the partition is lost (the error) or ctx ends (nil).
 func (o *owner) own(ctx context.Context) error {
-	if err := o.readmit(ctx); err != nil && ctx.Err() == nil {
-		o.log.Warn().Err(err).Msg("parked keys cannot be looked through for such as have a mapping now")
-	}
 	for {
+		if err := o.readmit(ctx); err != nil && ctx.Err() == nil {
+			o.log.Warn().Err(err).Msg("parked keys cannot be looked through for such as have a mapping now")
+		}
 		start := time.Now()
 		deferring, err := o.flush(ctx)
 		if ctx.Err() != nil {

@@ -60,6 +60,7 @@ type Writer struct {
 	db       *sql.DB
 	journal  mapping.Journal
 	mappings func() *mapping.Set
+	watch    *Watch // nil: mappings stay as they are
 	altered  func()
 	lease    time.Duration
 	written  func(rows int, took time.Duration)
@@ -106,12 +107,14 @@ func (w *Writer) Stats() ThroughStats {
 	return s
 }
 
-// WriterOptions are what a Writer works on. All but Altered, Written, Hook and Log are required.
+// WriterOptions are what a Writer works on. All but Watch, Altered, Written, Hook and Log are required.
 type WriterOptions struct {
 	Redis    *redis.Client
 	DB       *sql.DB // the pool of OpenThrough
 	Journal  mapping.Journal
 	Mappings func() *mapping.Set
+	// Watch knows which mappings are in force. Without it, all are.
+	Watch *Watch
 	// Altered is called where a table does not seem to be what its mapping says; it must not block.
 	Altered func()
 	Lease   time.Duration // ThroughLease
@@ -135,7 +138,7 @@ func NewWriter(o WriterOptions) *Writer {
 		o.Written = func(int, time.Duration) {}
 	}
 	return &Writer{
-		rdb: o.Redis, db: o.DB, journal: o.Journal, mappings: o.Mappings, altered: o.Altered, lease: o.Lease, written: o.Written, hook: o.Hook,
+		rdb: o.Redis, db: o.DB, journal: o.Journal, mappings: o.Mappings, watch: o.Watch, altered: o.Altered, lease: o.Lease, written: o.Written, hook: o.Hook,
 		log: rarely.Log(o.Log), token: rand.Text() + ":",
 	}
 }
@@ -440,8 +443,10 @@ func (w *Writer) withdraw(ctx context.Context, token string, items []*item, kin 
 func (w *Writer) show(ctx context.Context, token string, reads []*read, changes []mapping.Change, kin [][]byte) {
 	aux := auxPrefix(w.journal)
 	fills := make([]*call, len(reads))
+	mappings := make([]*mapping.Mapping, len(reads))
 	for i, r := range reads {
 		m := changes[i].Mapping
+		mappings[i] = m
 		ttl := r.ttl(m)
 		if at := changes[i].Deadline; at != 0 && !r.nothing() {
 			ttl = max(1, time.Until(time.UnixMilli(at)).Milliseconds())
@@ -453,7 +458,7 @@ func (w *Writer) show(ctx context.Context, token string, reads []*read, changes 
 	for i, key := range kin {
 		releases[i] = &call{keys: []string{string(key)}, args: []any{token, aux}}
 	}
-	pipeline(ctx, w.rdb, fillScript, fills)
+	w.watch.Storing(func() { pipeline(ctx, w.rdb, fillScript, fills) }, mappings...)
 	if len(releases) > 0 {
 		pipeline(ctx, w.rdb, releaseScript, releases)
 	}

@@ -102,7 +102,7 @@ func (o *owner) renewed(ctx context.Context, m *mapping.Mapping) bool {
 	if err := o.f.look(ctx); err != nil {
 		o.log.Warn().Str("mapping", m.Name).Err(err).Msg("the table of a row that mysql refuses cannot be looked at; the mapping stays as it is")
 	}
-	return !slices.Contains(o.f.mappings().All(), m)
+	return !slices.Contains(o.f.mappings().Versions(), m)
 }
 
 // setAside lets a row wait that somebody else has locked. With several rows of one mapping it is rather the table, in

@@ -23,7 +23,7 @@ func (o *owner) rank(ctx context.Context, set *mapping.Set) {
 	}
 	var parents map[string][]string
 	parents, o.loose = loosen(keys)
-	o.ranks = ranks(set.All(), func(m *mapping.Mapping) string { return m.Table() }, parents)
+	o.ranks = ranks(set.Versions(), func(m *mapping.Mapping) string { return m.Table() }, parents)
 }
 
 // loosen returns the parents of each table, leaving out what makes circles where a column may be NULL, and these columns.

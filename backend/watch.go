@@ -46,6 +46,8 @@ type Watch struct {
 	asked chan struct{}
 	set   atomic.Pointer[mapping.Set]
 
+	stores sync.RWMutex // read-held while images are stored
+
 	mu   sync.Mutex // held for a reading
 	last mapping.Schema
 }
@@ -93,6 +95,11 @@ func (w *Watch) Ask() {
 func (w *Watch) Look(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.look(ctx)
+}
+
+// look is Look for who holds mu.
+func (w *Watch) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
 	defer w.again()
@@ -104,8 +111,7 @@ func (w *Watch) Look(ctx context.Context) error {
 	w.last = schema
 	next, findings := set.Renew(schema)
 	if next != set {
-		w.set.Store(next)
-		w.swap(next)
+		w.put(next)
 	}
 	for _, f := range findings {
 		level := zerolog.WarnLevel
@@ -115,6 +121,12 @@ func (w *Watch) Look(ctx context.Context) error {
 		w.log.WithLevel(level).Str("mapping", f.Mapping).Msg("the table was altered: " + f.Text)
 	}
 	return nil
+}
+
+// put puts a Set in force: for loads and flushes first, which understand what sessions write that have the one before.
+func (w *Watch) put(next *mapping.Set) {
+	w.set.Store(next)
+	w.swap(next)
 }
 
 // again asks for another reading if a mapping is suspended.

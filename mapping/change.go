@@ -15,3 +15,6 @@ var ErrWaits = errors.New("an earlier write of the key waits for mysql")
 
 // WriteBehind reports whether rows are written to Redis first, and so are marked in the journal.
 func (m *Mapping) WriteBehind() bool { return !m.Deny && !m.Through && !m.Cache }
+
+// ErrRemoved says that a row was not read because its mapping was removed from the configuration meanwhile.
+var ErrRemoved = errors.New("the mapping of the key was removed while it was read: nothing was read, try again")

@@ -60,6 +60,9 @@ func (c *compiler) compile() *Mapping {
 	c.uniqueKey(m)
 	if m.WriteBehind() || m.Through {
 		c.writable(m)
+	} else {
+		// What was written before, or by another keyrow, has to be flushed all the same.
+		(&compiler{config: c.config, table: c.table}).writable(m)
 	}
 	if c.failed {
 		return m

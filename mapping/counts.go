@@ -3,7 +3,7 @@ package mapping
 import "sync/atomic"
 
 // Counts is what was done about the keys of a mapping since the process started. Who reads and who loads them counts;
-// every version of a mapping that [Set.Renew] makes has the same Counts.
+// every version of a mapping that [Set.Renew] and [Set.Succeed] make has the same Counts.
 type Counts struct {
 	Hits      atomic.Int64 // keys that a read found in Redis
 	Misses    atomic.Int64 // keys that a read did not find there

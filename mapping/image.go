@@ -216,6 +216,12 @@ func (m *Mapping) Image(dst []byte, row [][]byte) ([]byte, error) {
 // does: clients' scripts can write what they like. [DefaultValue] stands for a column that the image leaves to MySQL, [Unchanged]
 // for one that came after it.
 func (m *Mapping) Row(dst []any, key, image []byte) ([]any, error) {
+	return m.row(dst, key, image, false)
+}
+
+// row is Row. Of an image that [Mapping.Canonical] made, whole is set: if it lacks a column that only MySQL could have
+// filled in, then it is from a version of the mapping without that column, and has nothing to say of it.
+func (m *Mapping) row(dst []any, key, image []byte, whole bool) ([]any, error) {
 	d := drafts.Get().(*draft)
 	defer d.release()
 	var texts [maxVariables][]byte
@@ -235,7 +241,7 @@ func (m *Mapping) Row(dst []any, key, image []byte) ([]any, error) {
 				return dst, c.wrap(err)
 			}
 			arg = c.keys.arg(texts[c.key])
-		case v.kind == 0 && c.later:
+		case v.kind == 0 && (c.later || whole && c.missing != computed):
 			arg = Unchanged
 		case v.kind == 0 && c.missing == refused:
 			_, err := c.absent(nil)

@@ -2,22 +2,36 @@ package mapping
 
 import "slices"
 
-// Kin are the other mappings of the table that m is one of: they show the same rows under keys of their own.
-func (s *Set) Kin(m *Mapping) []*Mapping { return s.kin[m] }
+// Kin are the other mappings of the table that m is one of: they show the same rows under keys of their own. m may be
+// out of force.
+func (s *Set) Kin(m *Mapping) []*Mapping {
+	if s.inForce[m] {
+		return s.kin[m]
+	}
+	return s.others(m)
+}
 
 // relate finds out which mappings are of one table.
 func (s *Set) relate() {
+	s.kin = make(map[*Mapping][]*Mapping)
 	for _, m := range s.all {
-		for _, o := range s.all {
-			if o == m || o.source.Schema != m.source.Schema || o.source.Name != m.source.Name {
-				continue
-			}
-			if s.kin == nil {
-				s.kin = make(map[*Mapping][]*Mapping)
-			}
-			s.kin[m] = append(s.kin[m], o)
+		if kin := s.others(m); kin != nil {
+			s.kin[m] = kin
 		}
 	}
+}
+
+func (s *Set) others(m *Mapping) (kin []*Mapping) {
+	for _, o := range s.all {
+		if o.Pattern != m.Pattern && o.sameTable(m) {
+			kin = append(kin, o)
+		}
+	}
+	return kin
+}
+
+func (m *Mapping) sameTable(o *Mapping) bool {
+	return m.source.Schema == o.source.Schema && m.source.Name == o.source.Name
 }
 
 // Follows reports whether the key of a row in m follows from its key in o, a mapping of the same table.

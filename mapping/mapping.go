@@ -55,10 +55,12 @@ type Mapping struct {
 	unpredictable bool
 	statement     *statement // of a query
 
-	config Config
-	source *Table           // the table that it was compiled for
-	gone   map[string]error // by field: columns that are no longer there; nil: skip the field in an image, see Renew
-	unfit  error
+	config  Config
+	query   QueryConfig      // of a query
+	source  *Table           // the table that it was compiled for
+	earlier []*Mapping       // what it was before reloads, the last one first: images of it may be in the journal
+	gone    map[string]error // by field: columns that are no longer there; nil: skip the field in an image, see Renew
+	unfit   error
 }
 
 // String names the mapping in errors.

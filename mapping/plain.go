@@ -139,6 +139,15 @@ func (m *Mapping) RowOf(dst []any, key []byte, values [][]byte) ([]any, error) {
 	return row, nil
 }
 
+// RowWritten is RowOf for an image that no script of a client had a hand in: of kind JSON it has all columns that the
+// mapping of who wrote it has, so [Unchanged] stands for those that it has not. Another keyrow may know other columns.
+func (m *Mapping) RowWritten(dst []any, key []byte, values [][]byte) ([]any, error) {
+	if m.Kind == KindJSON {
+		return m.row(dst, key, values[0], true)
+	}
+	return m.RowOf(dst, key, values)
+}
+
 // assign gives each column the value of its field; those without stay nil.
 func (m *Mapping) assign(plain, fields [][]byte) error {
 	for i := 0; i+1 < len(fields); i += 2 {

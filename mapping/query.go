@@ -176,6 +176,7 @@ func compileQuery(q *QueryConfig, schema Schema) (*Mapping, *findings) {
 		MaxSelects:   q.MaxSelects,
 		Deny:         true,
 		pattern:      p,
+		query:        *q,
 	}
 	if m.statement, err = parseStatement(q.SQL, p.variables); err != nil {
 		f.error("sql", "%v", err)

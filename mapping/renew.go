@@ -37,7 +37,7 @@ func (m *Mapping) Unfit() error { return m.unfit }
 //
 // Queries stay as they are: MySQL looks at their SELECTs each time.
 func (s *Set) Renew(schema Schema) (*Set, []Finding) {
-	next := &Set{}
+	next := &Set{queries: s.queries, former: s.former}
 	changed := false
 	var findings []Finding
 	for _, m := range s.all {
@@ -45,16 +45,11 @@ func (s *Set) Renew(schema Schema) (*Set, []Finding) {
 		changed = changed || n != m
 		findings = append(findings, found...)
 		next.all = append(next.all, n)
-		next.insert(n)
-	}
-	for _, q := range s.queries {
-		next.queries = append(next.queries, q)
-		next.insert(q)
 	}
 	if !changed {
 		return s, findings
 	}
-	next.relate()
+	next.index(s.counts)
 	return next, findings
 }
 
@@ -83,7 +78,7 @@ func (m *Mapping) renew(t *Table) (*Mapping, []Finding) {
 	if reformed := m.reformed(t); c.failed || reformed != nil {
 		return m.kept(append(c.errors(), reformed...))
 	}
-	n.config, n.Counts = m.config, m.Counts
+	n.config, n.Counts, n.earlier = m.config, m.Counts, m.earlier
 	return n, n.follow(m)
 }
 

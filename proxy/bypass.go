@@ -17,7 +17,7 @@ import (
 // one protocol, keyrow finds out when a lane connects, and every tend after that, which of these commands Redis would
 // let the user run on the keys of each mapping.
 
-// rights are what the user of a lane set may read, by the names of mappings. They never change.
+// rights are what the user of a lane set may read, by the patterns of mappings. They never change.
 type rights map[string]readCommand
 
 // readCommand is a set of commands.
@@ -69,7 +69,7 @@ func (u *upstream) lookUp(conn net.Conn, set *laneSet, maps []*mapping.Mapping, 
 				return err
 			}
 			if reply[0] == '+' {
-				may[m.Name] |= command
+				may[m.Pattern] |= command
 			}
 		}
 	}
@@ -137,7 +137,7 @@ func (set *laneSet) may(m *mapping.Mapping, command readCommand, err error) bool
 		return false
 	}
 	may := set.rights.Load()
-	return may != nil && (*may)[m.Name]&command != 0
+	return may != nil && (*may)[m.Pattern]&command != 0
 }
 
 // unreachable reports whether a command was not sent because Redis cannot be reached. That it does not let the client in

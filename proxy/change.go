@@ -150,7 +150,7 @@ func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*chan
 		return x, x.set(&w)
 	}
 	if !takes(m, c) || m.Through && (c.name != "GETDEL" || m.DeleteRow) {
-		return nil, s.objectionTo(c, s.srv.maps.Load(), x.key)
+		return nil, s.objectionTo(c, x.key)
 	}
 	if err := s.writable(m, x.key); err != nil {
 		return nil, err

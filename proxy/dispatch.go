@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
-
-	"keyrow/mapping"
 )
 
 // handlers are the commands that are more than forwarding; "name|sub" is a subcommand. queued is what they are inside
@@ -175,7 +173,7 @@ func (t *Commands) row(name string) *command {
 // in tx.go, and whatever touches no mapped key through pass to the lane.
 func (s *session) dispatch(req request) {
 	c := s.lookUp(req.args)
-	s.command = req.raw
+	s.command, s.maps = req.raw, s.srv.maps.Load()
 	s.counting.now = kind{c.group, fatePassed}
 	s.way, s.waited = wayRedis, 0
 	asked := s.asked()
@@ -242,25 +240,24 @@ func (s *session) objection(c *command, args [][]byte) (err error) {
 	if !s.here() && c.name != "COPY" && c.name != "MOVE" { // these reach into other databases
 		return nil
 	}
-	maps := s.srv.maps.Load()
 	if c.onlyKey && len(args) > 1 {
-		return s.objectionTo(c, maps, args[1])
+		return s.objectionTo(c, args[1])
 	}
 	c.visit(args, func(key []byte) bool {
-		err = s.objectionTo(c, maps, key)
+		err = s.objectionTo(c, key)
 		return err == nil
 	})
 	return err
 }
 
-func (s *session) objectionTo(c *command, maps *mapping.Set, key []byte) error {
+func (s *session) objectionTo(c *command, key []byte) error {
 	if s.srv.journal.Reserved(key) {
 		return s.reserved()
 	}
 	if !c.writes {
 		return nil
 	}
-	switch m := maps.Match(key); {
+	switch m := s.maps.Match(key); {
 	case m == nil, m.Cache:
 		return nil
 	case m.Deny:

@@ -63,10 +63,7 @@ func (s *session) empty(c *command, req request) {
 
 // empties reports whether a command drops rows that are written behind.
 func (s *session) empties(c *command, args [][]byte) bool {
-	behind := false
-	for _, m := range s.srv.maps.Load().All() {
-		behind = behind || m.WriteBehind()
-	}
+	behind := s.maps.WritesBehind()
 	switch c.name {
 	case "FLUSHDB":
 		return behind && s.here()

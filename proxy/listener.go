@@ -205,8 +205,9 @@ func (s *Server) limitFiles() {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return
 	}
-	if need := uint64(s.cfg.MaxClients) + others; limit.Cur < need {
-		s.log.Warn().Uint64("open_files", limit.Cur).Uint64("needed", need).Int("max_clients", s.cfg.MaxClients).
+	most := s.most.Load()
+	if need := uint64(most) + others; limit.Cur < need {
+		s.log.Warn().Uint64("open_files", limit.Cur).Uint64("needed", need).Int64("max_clients", most).
 			Msg("the limit on open files is too low for max_clients; raise it (ulimit -n, LimitNOFILE) or lower max_clients")
 	}
 }
@@ -249,10 +250,10 @@ func (s *Server) rest(d time.Duration) bool {
 var errTooMany = []byte("-ERR max number of clients reached\r\n")
 
 func (s *Server) accept(l *listener, conn net.Conn) {
-	if s.clients.Add(1) > int64(s.cfg.MaxClients) {
+	if most := s.most.Load(); s.clients.Add(1) > most {
 		s.clients.Add(-1)
 		s.stats.Refused.Add(1)
-		s.rare.Warn().Stringer("client", conn.RemoteAddr()).Int("max_clients", s.cfg.MaxClients).
+		s.rare.Warn().Stringer("client", conn.RemoteAddr()).Int64("max_clients", most).
 			Msg("client refused: there are max_clients already; raise proxy.max_clients if all of them are wanted")
 		if !l.tls { // as with Redis, who speaks TLS is not told: it would take a handshake
 			_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))

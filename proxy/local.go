@@ -289,8 +289,10 @@ func (s *session) keyrow(_ *command, req request) {
 		s.keyrowSlow(args)
 	case sub == "INVALIDATE" && len(args) > 0:
 		s.keyrowInvalidate(args)
+	case sub == "RELOAD" && len(args) == 0:
+		s.keyrowReload()
 	default:
-		s.refuse(refused("KEYROW knows INFO, JOURNAL, FLUSH [milliseconds [key]], SLOW and INVALIDATE key ..."))
+		s.refuse(refused("KEYROW knows INFO, JOURNAL, FLUSH [milliseconds [key]], SLOW, INVALIDATE key ..., and RELOAD"))
 	}
 }
 

@@ -67,7 +67,7 @@ func (s *session) scriptKeys(c *command, args [][]byte) (keys []blindKey, err er
 		case m.Cache:
 			own = key
 		case m.Deny:
-			err = s.objectionTo(c, s.srv.maps.Load(), key)
+			err = s.objectionTo(c, key)
 		default:
 			err = s.markable(c, m, key)
 			keys = append(keys, blindKey{key: bytes.Clone(key), sign: mapping.MarkMaybe})

@@ -10,6 +10,7 @@ package proxy
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -98,6 +99,9 @@ type Options struct {
 	Slow SlowConfig
 	// Report adds the lines of KEYROW INFO that others know of; optional.
 	Report func(line func(name string, n int64))
+	// Reload reads the configuration again and puts it in force, or fails having changed nothing, or says what it could not
+	// do. It returns what changed, a line each; optional.
+	Reload func() (changes []string, err error)
 	// JournalReport makes the lines of KEYROW JOURNAL; optional.
 	JournalReport func(line func(name string, n int64))
 	// Timed is told how long a command took, at most a thousand times a second for each lane: Redis and the way there,
@@ -126,6 +130,7 @@ type Server struct {
 	drainer  Drainer
 	log      zerolog.Logger
 	report   func(line func(name string, n int64))
+	reload   func() (changes []string, err error)
 
 	journalReport func(line func(name string, n int64))
 	slow          *slowLog
@@ -145,6 +150,7 @@ type Server struct {
 	nextLoop  atomic.Uint32
 	leaders   sync.WaitGroup // a goroutine of each loop
 	clients   atomic.Int64
+	most      atomic.Int64 // of them
 	streams   atomic.Int64 // large commands that are passed on as they come
 	ids       atomic.Int64
 	drains    atomic.Bool // draining, without mu
@@ -165,13 +171,14 @@ func New(o Options) *Server {
 		cfg: o.Config, up: o.Upstream, upstream: newUpstream(o.Upstream, rarely.Log(o.Log)), commands: o.Commands,
 		journal: o.Journal, loader: o.Loader, control: o.Control, writer: o.Writer, replicas: o.Replicas, gate: o.Gate, log: o.Log, report: o.Report, at: o.Hook,
 		parking: o.Parking, drainer: o.Drainer, journalReport: o.JournalReport,
-		rare:    rarely.Log(o.Log),
+		reload: o.Reload, rare: rarely.Log(o.Log),
 		serving: make(chan struct{}), done: make(chan struct{}), sessions: map[*session]struct{}{}, loopCount: loopsFor(o.Upstream.Lanes),
 	}
 	s.slow = newSlowLog(o.Slow, s.rare)
 	// Ids of clients are nobody else's: not those of Redis's own connections, nor of a keyrow that was started in
 	// another second. And they are exact as the doubles of JavaScript.
 	s.ids.Store(time.Now().Unix() << 20)
+	s.SetMaxClients(o.Config.MaxClients)
 	s.upstream.dismissed, s.upstream.bypassable, s.upstream.durable = s.dismissed, s.bypassable, s.durable
 	s.upstream.stats, s.upstream.timed = &s.stats, o.Timed
 	if s.upstream.timed == nil {
@@ -180,6 +187,9 @@ func New(o Options) *Server {
 	s.maps.Store(o.Mappings)
 	if s.report == nil {
 		s.report = func(func(string, int64)) {}
+	}
+	if s.reload == nil {
+		s.reload = func() ([]string, error) { return nil, errors.New("there is no configuration to read again") }
 	}
 	if s.journalReport == nil {
 		s.journalReport = func(func(string, int64)) {}

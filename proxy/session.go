@@ -73,8 +73,9 @@ type session struct {
 	joined uint64       // the number of the lane's run that has writes of the session, if it is unsent
 	quit   bool
 
-	command    []byte  // the command being dispatched, as RESP
-	latestCall receipt // where the latest call was answered
+	command    []byte       // the command being dispatched, as RESP
+	maps       *mapping.Set // the mappings for it: all of a command goes by the same
+	latestCall receipt      // where the latest call was answered
 
 	latest     *command // the row of the last command without subcommands
 	latestName string   // how the client wrote its name
@@ -100,6 +101,7 @@ func newSession(srv *Server, conn net.Conn, id int64) *session {
 	s.outbox.init(conn, srv.cfg.OutputLimit)
 	s.died = s.nudge
 	s.peers.Store(ends(conn))
+	s.maps = srv.maps.Load()
 	return s
 }
 
@@ -355,9 +357,12 @@ func (s *session) mapped(key []byte) *mapping.Mapping {
 	if !s.here() {
 		return nil
 	}
-	m := s.srv.maps.Load().Match(key)
+	m := s.maps.Match(key)
 	if m != nil {
 		s.counting.now.fate = fateRow
+		if s.pinned() && s.pin.tx != nil {
+			s.pin.tx.uses(m)
+		}
 	}
 	return m
 }

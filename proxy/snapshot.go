@@ -73,7 +73,7 @@ func (p *private) reason(s *session) pinReason {
 func (s *Server) Snapshot() Snapshot {
 	st := &s.stats
 	snap := Snapshot{
-		Clients: s.clients.Load(), MaxClients: int64(s.cfg.MaxClients),
+		Clients: s.clients.Load(), MaxClients: s.most.Load(),
 		Refused: st.Refused.Load(), Failed: st.Failed.Load(), Idle: st.Idle.Load(), Unread: st.Unread.Load(),
 		Paused: st.Paused.Load(), Backlog: st.Backlog.Load(),
 		Writes: st.Writes.Load(), Coalesced: st.Coalesced.Load(), Deletes: st.Deletes.Load(),
@@ -133,12 +133,8 @@ func (l *lane) count(snap *Snapshot) {
 
 // reads is how many keys of rows and results commands found in Redis, and how many they did not.
 func (s *Server) reads() (hits, misses int64) {
-	set := s.maps.Load()
-	for _, m := range set.All() {
-		hits, misses = hits+m.Counts.Hits.Load(), misses+m.Counts.Misses.Load()
-	}
-	for _, m := range set.Queries() {
-		hits, misses = hits+m.Counts.Hits.Load(), misses+m.Counts.Misses.Load()
+	for _, c := range s.maps.Load().Counts() {
+		hits, misses = hits+c.Hits.Load(), misses+c.Misses.Load()
 	}
 	return hits, misses
 }

@@ -26,6 +26,7 @@ func (s *session) startStream() bool {
 	if args == nil || s.outsider() || s.silent || s.skip {
 		return false
 	}
+	s.maps = s.srv.maps.Load()
 	c := s.lookUp(args)
 	switch {
 	case s.pinned() && (s.pin.tx != nil || s.lane.private.endless.Load()), s.listening(c):

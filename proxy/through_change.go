@@ -45,7 +45,7 @@ func (s *session) changeThrough(c *command, req request, m *mapping.Mapping) {
 	key := bytes.Clone(req.args[1])
 	err := s.writable(m, key)
 	if err == nil && !editable(c, m) {
-		err = s.objectionTo(c, s.srv.maps.Load(), key)
+		err = s.objectionTo(c, key)
 	}
 	var compute func(old []byte) (edit, error)
 	var deadline int64

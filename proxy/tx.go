@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -15,13 +16,14 @@ import (
 // queued, writes of rows are queued as images, and what the journal needs for them is queued right behind and cut out of
 // the reply of EXEC. Right behind, because a DEL or an EXPIRE further on has to know that the row is not in MySQL yet.
 type tx struct {
-	opened  atomic.Bool // Redis answered OK to MULTI; the lane's reader sets it
-	failed  error       // why EXEC must fail although Redis queued everything
-	queued  int         // commands queued so far, those included that the client does not know of
-	db      int         // the database selected at this place of the transaction, if all goes well
-	login   bool        // a queued command may change who the client is
-	taps    []tap       // what is looked at in EXEC's reply
-	failure []byte      // what EXEC is answered instead; the lane's reader sets it
+	opened  atomic.Bool        // Redis answered OK to MULTI; the lane's reader sets it
+	failed  error              // why EXEC must fail although Redis queued everything
+	queued  int                // commands queued so far, those included that the client does not know of
+	db      int                // the database selected at this place of the transaction, if all goes well
+	login   bool               // a queued command may change who the client is
+	taps    []tap              // what is looked at in EXEC's reply
+	used    []*mapping.Mapping // what commands were queued for
+	failure []byte             // what EXEC is answered instead; the lane's reader sets it
 	d       mapping.Durability
 	durable []int // places among the queued commands of those that d is for
 	// Who and where the client is once EXEC has run: what the taps make of it. The lane's reader sets it.
@@ -37,6 +39,18 @@ type tap struct {
 
 // tap has see look at the reply to the command that is queued next.
 func (t *tx) tap(see func(reply []byte) []byte) { t.taps = append(t.taps, tap{t.queued, see}) }
+
+// uses notes that a command of m is queued.
+func (t *tx) uses(m *mapping.Mapping) {
+	if !slices.Contains(t.used, m) {
+		t.used = append(t.used, m)
+	}
+}
+
+// forgotten reports whether the configuration was changed so that nobody would know what to make of what was queued for m.
+func (t *tx) forgotten(maps *mapping.Set) bool {
+	return slices.ContainsFunc(t.used, func(m *mapping.Mapping) bool { return !m.Query && !maps.Understands(m) })
+}
 
 // writes notes how safe what the command that is queued next writes has to be.
 func (t *tx) writes(d mapping.Durability) {
@@ -108,6 +122,9 @@ func (s *session) exec(_ *command, req request) {
 		return
 	}
 	t := s.pin.tx
+	if t.failed == nil && t.forgotten(s.maps) {
+		t.failed = redisReply("EXECABORT Transaction discarded because of: the configuration of its keys was changed; nothing was applied, send it again")
+	}
 	if t.failed != nil && !s.confirmed(req) {
 		return
 	}

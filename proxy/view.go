@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 	"sync"
 
@@ -295,6 +296,8 @@ func (v *view) loaded(k *viewedKey, found bool, how way, err error) {
 	v.how = max(v.how, how)
 	switch {
 	case isWrongType(err): // it is there, and the command sees what it is
+	case errors.Is(err, mapping.ErrRemoved): // the key is a plain one that is not there
+		k.absent = true
 	case err != nil:
 		v.err = err
 	default:

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,6 +84,9 @@ func TestNotify(t *testing.T) {
 		t.Errorf("ready with %q", got)
 	}
 	m.hear("WATCHDOG=1")
+	s.Signal(syscall.SIGHUP)
+	m.hear("RELOADING=1")
+	m.hear("READY=1")
 	if code := s.HandOver().Wait(); code != 0 {
 		t.Errorf("exit status %d", code)
 	}

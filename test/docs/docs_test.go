@@ -7,14 +7,15 @@ import (
 
 // exceptions are commands of the documents that are not run here, each with the reason.
 var exceptions = map[string]string{
+	`kill -HUP "$(pidof keyrow)"`:                                                                          "KEYROW RELOAD, which does the same, is run beside it",
 	`kill -USR2 "$(pidof keyrow)"`:                                                                         "tests of hand-overs do, with clients that watch",
 	`go test ./test -run TestLongOutage -v -timeout 30m -backlog.time 5m`:                                  "it takes half an hour; a shorter run of it is among the tests",
 	`docker run -v ./conf.toml:/etc/keyrow/conf.toml:ro -p 6380:6380 -e MYSQL_PASSWORD keyrow`:             "test/image runs it without an engine",
 	`docker build --build-arg VERSION=v1.2.3 -t keyrow .`:                                                  "test/image builds it without an engine",
 	`CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=v1.2.3" -o keyrow .`: "test/image does",
-	"go -C test/demo run .":                       "test/run does, where it stands in README.md",
-	"go -C test/demo run . -script":               "as above",
-	"apt-get install redis-server mariadb-server": "test/run does that",
+	"go -C test/demo run .":                                                                                "test/run does, where it stands in README.md",
+	"go -C test/demo run . -script":                                                                        "as above",
+	"apt-get install redis-server mariadb-server":                                                          "test/run does that",
 	"./test/run":                               "this test is a part of it",
 	"go run ./test/campaign":                   "it takes a quarter of an hour, and test/campaign has a test of its own",
 	"go run ./test/campaign -seed 17 -round 3": "the same",

@@ -80,14 +80,15 @@ func NewKeyrow(t testing.TB, o Options) *Keyrow {
 	k := &Keyrow{Redis: o.Redis, MySQL: o.MySQL, DB: o.DB, Conf: filepath.Join(dir, "conf.toml"), t: t, options: o,
 		dir: dir, log: new(logbook)}
 	t.Cleanup(k.close)
-	if err := k.configure(); err != nil {
+	if err := k.Configure(o.Config, o.Set); err != nil {
 		t.Fatal(err)
 	}
 	return k
 }
 
-// configure writes the configuration. Unless the test has a login of its own for Redis, keyrow has the harness's.
-func (k *Keyrow) configure() error {
+// Configure writes conf.toml anew, as NewKeyrow does; a process that runs reads it when it is told to. Unless the test has
+// a login of its own for Redis, keyrow has the harness's.
+func (k *Keyrow) Configure(own string, set map[string]string) error {
 	o := k.options
 	needed := func() map[string]any {
 		return map[string]any{
@@ -99,17 +100,18 @@ func (k *Keyrow) configure() error {
 			"log":     map[string]any{"format": "json"},
 		}
 	}
-	text, err := config(needed(), o.Config, o.Set)
+	text, err := config(needed(), own, set)
 	if err != nil {
 		return err
 	}
+	k.conf = nil
 	if _, err := toml.Decode(string(text), &k.conf); err != nil {
 		return err
 	}
 	if setting(k.conf, "redis.password", "")+setting(k.conf, "redis.username", "") == "" && !o.Redis.locked() {
 		all := needed()
 		all["redis"] = map[string]any{"addr": o.Redis.Addr, "username": ownUser, "password": redisPassword}
-		if text, err = config(all, o.Config, o.Set); err != nil {
+		if text, err = config(all, own, set); err != nil {
 			return err
 		}
 		k.conf = nil
