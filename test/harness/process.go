@@ -45,14 +45,17 @@ func startWith(files []*os.File, log *logbook, dir string, env []string, argv ..
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = w, w
-	go func() {
-		defer close(p.copied)
-		defer r.Close()
-		io.Copy(log, r) //nolint:errcheck // ends with the last process that has the other end
-	}()
+	go p.listen(r)
 	started := make(chan error)
 	go p.run(cmd, w, started)
 	return p, <-started
+}
+
+// listen takes in what is printed, until the last process that can print there has ended.
+func (p *process) listen(r *os.File) {
+	defer close(p.copied)
+	defer r.Close()
+	io.Copy(p.log, r) //nolint:errcheck // ends with the last process that has the other end
 }
 
 // program finds a server where Debian puts it: users other than root do not search /usr/sbin.
