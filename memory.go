@@ -13,8 +13,8 @@ const (
 	memoryWorth = 32 << 20 // bytes; less is not worth a collection
 
 	// heapBallast is never touched, so it takes no memory: only the garbage collector counts it. Between two collections
-	// a small heap may grow by as much; by default it is collected at 4 MiB, at full load a hundred times a second.
-	heapBallast = 32 << 20 // bytes
+	// a small heap may grow by as much more; by default it is collected at 4 MiB, at full load a hundred times a second.
+	heapBallast = 8 << 20 // bytes
 )
 
 // giveMemoryBack returns to the operating system, until stopped, what a burst of large values leaves behind. Go does so

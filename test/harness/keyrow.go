@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/BurntSushi/toml"
@@ -42,7 +43,7 @@ type Keyrow struct {
 
 	t       testing.TB
 	options Options
-	conf    map[string]any // what Conf says
+	conf    atomic.Pointer[map[string]any] // what Conf says
 	dir     string
 	log     *logbook
 	proc    *process
@@ -104,21 +105,22 @@ func (k *Keyrow) Configure(own string, set map[string]string) error {
 	if err != nil {
 		return err
 	}
-	k.conf = nil
-	if _, err := toml.Decode(string(text), &k.conf); err != nil {
+	var conf map[string]any
+	if _, err := toml.Decode(string(text), &conf); err != nil {
 		return err
 	}
-	if setting(k.conf, "redis.password", "")+setting(k.conf, "redis.username", "") == "" && !o.Redis.locked() {
+	if setting(conf, "redis.password", "")+setting(conf, "redis.username", "") == "" && !o.Redis.locked() {
 		all := needed()
 		all["redis"] = map[string]any{"addr": o.Redis.Addr, "username": ownUser, "password": redisPassword}
 		if text, err = config(all, own, set); err != nil {
 			return err
 		}
-		k.conf = nil
-		if _, err := toml.Decode(string(text), &k.conf); err != nil {
+		conf = nil
+		if _, err := toml.Decode(string(text), &conf); err != nil {
 			return err
 		}
 	}
+	k.conf.Store(&conf)
 	return os.WriteFile(k.Conf, text, 0o600)
 }
 
@@ -298,7 +300,7 @@ func (k *Keyrow) Log() string { return k.log.String() }
 // Settled waits until nothing of this process's journal is left to flush, see [Settled].
 func (k *Keyrow) Settled(parked ...string) {
 	k.t.Helper()
-	Settled(k.t, k.cache(), setting(k.conf, "journal.prefix", "keyrow"), parked...)
+	Settled(k.t, k.cache(), setting(k.config(), "journal.prefix", "keyrow"), parked...)
 }
 
 // Equal holds every cached image against its row, see [Equal].
@@ -308,7 +310,9 @@ func (k *Keyrow) Equal(rows ...Rows) {
 }
 
 // database is the one of Redis in which keys are mapped.
-func (k *Keyrow) database() int { return int(setting(k.conf, "redis.db", int64(0))) }
+func (k *Keyrow) config() map[string]any { return *k.conf.Load() }
+
+func (k *Keyrow) database() int { return int(setting(k.config(), "redis.db", int64(0))) }
 
 // cache returns a client of the database in Redis that the process works on, past the process.
 func (k *Keyrow) cache() *redis.Client {

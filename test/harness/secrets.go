@@ -22,13 +22,13 @@ const (
 // Secrets are those of the configuration.
 func (k *Keyrow) Secrets() (secrets []string) {
 	for _, path := range []string{"redis.password", "admin.token"} {
-		secrets = append(secrets, k.expanded(setting(k.conf, path, "")))
+		secrets = append(secrets, k.expanded(setting(k.config(), path, "")))
 	}
-	if dsn, err := mysql.ParseDSN(k.expanded(setting(k.conf, "mysql.dsn", ""))); err == nil {
+	if dsn, err := mysql.ParseDSN(k.expanded(setting(k.config(), "mysql.dsn", ""))); err == nil {
 		secrets = append(secrets, dsn.Passwd)
 	}
 	for _, path := range []string{"proxy.tls.key", "redis.tls.key"} {
-		text, _ := os.ReadFile(k.expanded(setting(k.conf, path, "")))
+		text, _ := os.ReadFile(k.expanded(setting(k.config(), path, "")))
 		for line := range strings.Lines(string(text)) {
 			if !strings.HasPrefix(line, "-----") {
 				secrets = append(secrets, strings.TrimSpace(line))
@@ -69,7 +69,7 @@ func (k *Keyrow) Show(path string) (status int, text string, err error) {
 	if err != nil {
 		return 0, "", err
 	}
-	if token := k.expanded(setting(k.conf, "admin.token", "")); token != "" {
+	if token := k.expanded(setting(k.config(), "admin.token", "")); token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
 	// A process that is paused does not answer.
