@@ -179,7 +179,7 @@ func (c container) reproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`(?m)^    (CGO_ENABLED=0 go build .*)$`).FindSubmatch(text)
+	found := regexp.MustCompile(`(?m)^(CGO_ENABLED=0 go build .*)$`).FindSubmatch(text)
 	if found == nil {
 		t.Fatal("docs/operations.md has no command that builds")
 	}
