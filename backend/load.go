@@ -41,6 +41,10 @@ const (
 	// answered without being cached.
 	maxLost = 4
 
+	// maxLostWhole is maxLost of what cannot be answered without being cached: a hash, say, which Redis has to have. Every
+	// reload that drops outdated copies may take the lease away.
+	maxLostWhole = 32
+
 	// ttlJitter is the share by which a TTL is made longer or shorter, so that what was filled together does not
 	// expire together.
 	ttlJitter = 0.1

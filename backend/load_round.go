@@ -214,7 +214,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 		case result == "LOST":
 			l.counters.rejected.Add(1)
 			q.m.Counts.Rejected.Add(1)
-			if r.lost++; r.lost < maxLost {
+			if r.lost++; r.lost < maxLost || !r.handed(q.m) && r.lost < maxLostWhole {
 				l.again(q, r.load) // acquire finds what there is now
 			} else {
 				// Something takes leases away as fast as they are given, eviction for one.
