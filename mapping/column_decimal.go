@@ -35,6 +35,16 @@ func decimalCodec(c *Column) (codec, error) {
 		return x, nil
 	}
 	text := func(dst, text []byte) ([]byte, error) {
+		if before, behind, ok := fixed(text); ok && before <= p-s && behind <= s && (text[0] != '-' || !c.Unsigned) {
+			dst = append(dst, text...)
+			if behind == 0 && s > 0 {
+				dst = append(dst, '.')
+			}
+			for range s - behind {
+				dst = append(dst, '0')
+			}
+			return dst, nil
+		}
 		x, err := parse(text)
 		if err != nil {
 			return dst, err

@@ -15,9 +15,11 @@ func textCodec(c *Column) (codec, error) {
 		return bytesCodec(c)
 	}
 	l := newLimit(c)
-	trim := func(s []byte) []byte { return s }
-	if c.Type == "char" {
-		trim = func(s []byte) []byte { return bytes.TrimRight(s, " ") }
+	trim := func(s []byte) []byte {
+		if c.Type == "char" {
+			return bytes.TrimRight(s, " ")
+		}
+		return s
 	}
 	k := codec{
 		value: func(dst []byte, v value) ([]byte, error) {
@@ -29,7 +31,7 @@ func textCodec(c *Column) (codec, error) {
 			if err := l.check(trimmed); err != nil {
 				return dst, err
 			}
-			if len(trimmed) == len(s) && !v.escaped() {
+			if len(trimmed) == len(s) && v.plain {
 				return append(dst, v.raw...), nil
 			}
 			return appendString(dst, trimmed), nil

@@ -46,15 +46,17 @@ func (m *Mapping) read(d *draft, image []byte, gone map[string]error) error {
 	if err != nil {
 		return err
 	}
-	for i := 0; ; i++ {
-		name, v, more, err := s.next(i == 0)
+	guess := 0
+	for first := true; ; first = false {
+		name, more, err := s.next(first)
+		if err != nil || !more {
+			return err
+		}
+		v, err := s.scan(maxDepth - 1)
 		if err != nil {
 			return err
 		}
-		if !more {
-			return nil
-		}
-		at, err := m.column(name, i)
+		at, err := m.column(name, guess)
 		if err != nil {
 			if refusal, ok := gone[string(name.text())]; ok && refusal == nil {
 				continue
@@ -67,14 +69,16 @@ func (m *Mapping) read(d *draft, image []byte, gone map[string]error) error {
 			return fmt.Errorf("the field %q stands twice", m.columns[at].field)
 		}
 		d.values[at] = v
+		guess = at + 1
 	}
 }
 
-// column finds the column of the i-th field of a value, which is mostly the i-th column.
-func (m *Mapping) column(name value, i int) (int, error) {
-	if i < len(m.columns) {
-		if label := m.columns[i].label; len(label) == len(name.raw)+1 && bytes.HasPrefix(label, name.raw) {
-			return i, nil
+// column finds the column of a field: mostly guess, the one behind that of the field before, or the next one where a
+// client leaves out the key or a default.
+func (m *Mapping) column(name value, guess int) (int, error) {
+	for at := guess; at < min(guess+2, len(m.columns)); at++ {
+		if label := m.columns[at].label; len(label) == len(name.raw)+1 && bytes.HasPrefix(label, name.raw) {
+			return at, nil
 		}
 	}
 	text := name.text()

@@ -55,8 +55,7 @@ func (c *column) parse(plain []byte) (value, error) {
 	if err != nil {
 		return value{}, err
 	}
-	v.raw = raw
-	return v, nil
+	return value{kind: v.kind, raw: raw}, nil
 }
 
 // unparsed is the plain text of canonical JSON.
