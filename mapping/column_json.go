@@ -47,6 +47,6 @@ func jsonCodec(c *Column) (codec, error) {
 		}
 		return append(dst, bytes.Trim(text, " \t\r\n")...), nil
 	}
-	k.arg = func(v value) any { return string(v.raw) }
+	k.arg = verbatimArg
 	return k, nil
 }

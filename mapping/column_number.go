@@ -241,11 +241,11 @@ func (w *whole) check(text []byte) error {
 
 // wholeArg returns an int64, or a uint64 where that is too small. As a number it stays one in comparisons: MySQL
 // compares an integer with a string as DOUBLE in places, where neighbours beyond 2^53 are equal.
-func wholeArg(text []byte) any {
-	if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+func wholeArg(text string) any {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n
 	}
-	n, _ := strconv.ParseUint(string(text), 10, 64)
+	n, _ := strconv.ParseUint(text, 10, 64)
 	return n
 }
 
@@ -263,10 +263,10 @@ func (w whole) codec() codec {
 		form:  bareForm,
 		value: w.value,
 		text:  w.text,
-		arg:   func(v value) any { return wholeArg(v.raw) },
+		arg:   wholeArg,
 		keys: &keyCodec{
 			check: w.check,
-			arg:   wholeArg,
+			arg:   func(text []byte) any { return wholeArg(string(text)) },
 			spell: func(dst, text []byte) []byte {
 				if x, err := parseNumber(text); err == nil {
 					return x.appendFixed(dst, 0) // without the zeros of ZEROFILL

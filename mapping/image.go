@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -20,18 +21,20 @@ var errNull = errors.New("null, but the column is NOT NULL")
 // draft is what one call of Canonical or Row works with.
 type draft struct {
 	values []value // by column; kind 0: absent
-	buf    []byte
+	key    []byte  // what a value says of a column of the key
+	row    []byte  // the canonical JSON of all values, one behind the other
+	ends   []int   // of them in row
 }
 
 var drafts = sync.Pool{New: func() any { return new(draft) }}
 
-// maxDraft is the largest buffer, in bytes, that is kept for the next call.
+// maxDraft is how many bytes of buffers are kept for the next call.
 const maxDraft = 64 << 10
 
 func (d *draft) release() {
 	clear(d.values) // they point into the client's value
-	if cap(d.buf) > maxDraft {
-		d.buf = nil
+	if cap(d.key)+cap(d.row) > maxDraft {
+		d.key, d.row = nil, nil
 	}
 	drafts.Put(d)
 }
@@ -177,11 +180,11 @@ func (c *column) fromKey(d *draft, dst, text []byte, v value) ([]byte, error) {
 	if v.kind == 'n' {
 		return dst, errNull
 	}
-	if d.buf, err = c.value(d.buf[:0], v); err != nil {
+	if d.key, err = c.value(d.key[:0], v); err != nil {
 		return dst, err
 	}
-	if !bytes.Equal(d.buf, dst[at:]) {
-		return dst, fmt.Errorf("%s in the value, but the key says %s", shortJSON(d.buf), shortJSON(dst[at:]))
+	if !bytes.Equal(d.key, dst[at:]) {
+		return dst, fmt.Errorf("%s in the value, but the key says %s", shortJSON(d.key), shortJSON(dst[at:]))
 	}
 	return dst, nil
 }
@@ -235,32 +238,37 @@ func (m *Mapping) row(dst []any, key, image []byte, whole bool) ([]any, error) {
 	if err := m.read(d, image, m.gone); err != nil {
 		return dst, err
 	}
-	row := dst
+	row := slices.Grow(dst, len(m.columns))
+	d.row, d.ends = d.row[:0], d.ends[:0]
 	for i, c := range m.columns {
-		v, arg := d.values[i], any(nil)
+		v, arg, err := d.values[i], any(nil), error(nil)
 		switch {
 		case c.key >= 0:
-			var room [64]byte
-			if _, err := c.fromKey(d, room[:0], texts[c.key], v); err != nil {
-				return dst, c.wrap(err)
+			if _, err = c.fromKey(d, d.row, texts[c.key], v); err == nil {
+				arg = c.keys.arg(texts[c.key])
 			}
-			arg = c.keys.arg(texts[c.key])
 		case v.kind == 0 && (c.later || whole && c.missing != computed):
 			arg = Unchanged
 		case v.kind == 0 && c.missing == refused:
-			_, err := c.absent(nil)
-			return dst, c.wrap(err)
+			_, err = c.absent(nil)
 		case v.kind == 0 && c.missing != null:
 			arg = DefaultValue
 		case v.kind == 0 || v.kind == 'n' && c.nullable:
 		default:
-			var err error
-			if d.buf, err = c.append(d.buf[:0], v); err != nil {
-				return dst, c.wrap(err)
-			}
-			arg = c.arg(value{kind: v.kind, raw: d.buf})
+			d.row, err = c.append(d.row, v)
 		}
-		row = append(row, arg)
+		if err != nil {
+			return dst, c.wrap(err)
+		}
+		row, d.ends = append(row, arg), append(d.ends, len(d.row))
+	}
+	// The arguments are parts of one string.
+	text, start := string(d.row), 0
+	for i, end := range d.ends {
+		if end > start {
+			row[len(dst)+i] = m.columns[i].arg(text[start:end])
+		}
+		start = end
 	}
 	return row, nil
 }

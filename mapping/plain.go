@@ -64,7 +64,7 @@ func (c *column) unparsed(v value) []byte {
 	case bareForm:
 		return v.raw
 	case base64Form:
-		return c.arg(v).([]byte)
+		return c.arg(string(v.raw)).([]byte)
 	}
 	return v.text()
 }
@@ -185,5 +185,5 @@ func (c *column) argOf(plain, key []byte) (any, error) {
 	if key != nil {
 		return c.keys.arg(key), nil
 	}
-	return c.arg(v), nil
+	return c.arg(string(v.raw)), nil
 }
