@@ -11,6 +11,7 @@ import (
 // A charset tells which characters a column can hold and how many bytes they take there.
 type charset struct {
 	name  string
+	all   bool // it has every character, and none takes more bytes than in UTF-8
 	has   func(r rune) bool
 	width func(r rune) int
 }
@@ -18,7 +19,7 @@ type charset struct {
 // charsets are those whose repertoire is known here to be the server's, by comparing every character of the basic
 // plane with MariaDB 10.11.
 var charsets = map[string]charset{
-	"utf8mb4":  {has: anyRune, width: utf8.RuneLen},
+	"utf8mb4":  {all: true, has: anyRune, width: utf8.RuneLen},
 	"utf8mb3":  {has: basicPlane, width: utf8.RuneLen},
 	"utf8":     {has: basicPlane, width: utf8.RuneLen},
 	"ucs2":     {has: basicPlane, width: twoBytes},

@@ -173,10 +173,11 @@ func spelled(alphabet string, canonical func(dst, s []byte) ([]byte, error)) cod
 
 // stringArg is the arg of types whose values are strings in JSON and in SQL.
 func stringArg(json string) any {
-	if strings.IndexByte(json, '\\') < 0 {
-		return json[1 : len(json)-1]
+	text := json[1 : len(json)-1]
+	if strings.IndexByte(text, '\\') < 0 {
+		return text
 	}
-	return string(value{raw: []byte(json)}.text())
+	return string(unescape(make([]byte, 0, len(text)), []byte(text)))
 }
 
 // verbatimArg is the arg of types whose JSON is what MySQL is given.

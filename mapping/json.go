@@ -245,11 +245,9 @@ func (s *scanner) number() bool {
 }
 
 func (s *scanner) digits() bool {
-	start := s.pos
-	for s.pos < len(s.data) && '0' <= s.data[s.pos] && s.data[s.pos] <= '9' {
-		s.pos++
-	}
-	return s.pos > start
+	n := run(s.data[s.pos:])
+	s.pos += n
+	return n > 0
 }
 
 func (s *scanner) word(w string) bool {
@@ -290,47 +288,46 @@ func (s *scanner) unexpected(want string) error {
 // text returns the characters of a string, in new memory only if it has escapes.
 func (v value) text() []byte {
 	raw := v.raw[1 : len(v.raw)-1]
-	if v.plain {
+	if v.plain || bytes.IndexByte(raw, '\\') < 0 {
 		return raw
 	}
-	i := bytes.IndexByte(raw, '\\')
-	if i < 0 {
-		return raw
-	}
-	b := append(make([]byte, 0, len(raw)), raw[:i]...)
-	for i < len(raw) {
-		if raw[i] != '\\' {
-			b = append(b, raw[i])
-			i++
-			continue
+	return unescape(make([]byte, 0, len(raw)), raw)
+}
+
+// unescape appends the characters that stand between the quotes of a string.
+func unescape(b, raw []byte) []byte {
+	for {
+		i := bytes.IndexByte(raw, '\\')
+		if i < 0 {
+			return append(b, raw...)
 		}
+		b = append(b, raw[:i]...)
 		c := raw[i+1]
-		i += 2
+		raw = raw[i+2:]
 		switch c {
 		case 'b':
-			c = '\b'
+			b = append(b, '\b')
 		case 'f':
-			c = '\f'
+			b = append(b, '\f')
 		case 'n':
-			c = '\n'
+			b = append(b, '\n')
 		case 'r':
-			c = '\r'
+			b = append(b, '\r')
 		case 't':
-			c = '\t'
+			b = append(b, '\t')
 		case 'u':
-			r, _ := hex4(raw[i:])
-			i += 4
+			r, _ := hex4(raw)
+			raw = raw[4:]
 			if 0xd800 <= r && r <= 0xdfff {
-				low, _ := hex4(raw[i+2:])
+				low, _ := hex4(raw[2:])
 				r = 0x10000 + (r-0xd800)<<10 + (low - 0xdc00)
-				i += 6
+				raw = raw[6:]
 			}
 			b = utf8.AppendRune(b, r)
-			continue
+		default:
+			b = append(b, c)
 		}
-		b = append(b, c)
 	}
-	return b
 }
 
 func hex4(b []byte) (r rune, ok bool) {
@@ -338,24 +335,31 @@ func hex4(b []byte) (r rune, ok bool) {
 		return 0, false
 	}
 	for _, c := range b[:4] {
-		switch {
-		case '0' <= c && c <= '9':
-			c -= '0'
-		case 'a' <= c && c <= 'f':
-			c -= 'a' - 10
-		case 'A' <= c && c <= 'F':
-			c -= 'A' - 10
-		default:
+		n, ok := hexDigit(c)
+		if !ok {
 			return 0, false
 		}
-		r = r<<4 | rune(c)
+		r = r<<4 | rune(n)
 	}
 	return r, true
 }
 
+func hexDigit(c byte) (n byte, ok bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+const hexDigits = "0123456789abcdef"
+
 // appendString appends s, which is valid UTF-8, as JSON in the one spelling images have: escaped is only what must be.
 func appendString(dst, s []byte) []byte {
-	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
 	for {
 		n := literal(s)
@@ -379,7 +383,7 @@ func appendString(dst, s []byte) []byte {
 		case '\t':
 			dst = append(dst, '\\', 't')
 		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
 }
