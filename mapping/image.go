@@ -49,46 +49,53 @@ func (m *Mapping) read(d *draft, image []byte, gone map[string]error) error {
 	if err != nil {
 		return err
 	}
-	guess := 0
+	at := -1
 	for first := true; ; first = false {
-		name, more, err := s.next(first)
+		more, err := s.next(first)
 		if err != nil || !more {
 			return err
+		}
+		var name value
+		next, ok := m.expected(&s, at)
+		if !ok {
+			if name, err = s.name(); err != nil {
+				return err
+			}
 		}
 		v, err := s.scan(maxDepth - 1)
 		if err != nil {
 			return err
 		}
-		at, err := m.column(name, guess)
-		if err != nil {
-			if refusal, ok := gone[string(name.text())]; ok && refusal == nil {
-				continue
-			} else if ok {
-				return refusal
+		if !ok {
+			field := name.text()
+			if next, ok = m.byField[string(field)]; !ok {
+				if refusal, was := gone[string(field)]; was && refusal == nil {
+					continue
+				} else if was {
+					return refusal
+				}
+				return m.unknown(field)
 			}
-			return err
 		}
+		at = next
 		if d.values[at].kind != 0 {
 			return fmt.Errorf("the field %q stands twice", m.columns[at].field)
 		}
 		d.values[at] = v
-		guess = at + 1
 	}
 }
 
-// column finds the column of a field: mostly guess, the one behind that of the field before, or the next one where a
-// client leaves out the key or a default.
-func (m *Mapping) column(name value, guess int) (int, error) {
-	for at := guess; at < min(guess+2, len(m.columns)); at++ {
-		if label := m.columns[at].label; len(label) == len(name.raw)+1 && bytes.HasPrefix(label, name.raw) {
-			return at, nil
+// expected reads the name of a field if it is that of the column behind at, as it mostly is, or of the one behind that,
+// since clients leave out the key.
+func (m *Mapping) expected(s *scanner, at int) (next int, ok bool) {
+	for next = at + 1; next < min(at+3, len(m.columns)); next++ {
+		if label := m.columns[next].label; bytes.HasPrefix(s.data[s.pos:], label) {
+			s.pos += len(label)
+			s.space()
+			return next, true
 		}
 	}
-	text := name.text()
-	if at, ok := m.byField[string(text)]; ok {
-		return at, nil
-	}
-	return 0, m.unknown(text)
+	return 0, false
 }
 
 // unknown refuses a field that no column has.
@@ -173,9 +180,14 @@ func (c *column) absent(dst []byte) ([]byte, error) {
 // fromKey appends the JSON of a key column's text in the key. v is what the value says of it.
 func (c *column) fromKey(d *draft, dst, text []byte, v value) ([]byte, error) {
 	at := len(dst)
-	dst, err := c.text(dst, text)
-	if err != nil || v.kind == 0 {
+	var err error
+	if c.form == bareForm {
+		dst = append(dst, text...)
+	} else if dst, err = c.text(dst, text); err != nil {
 		return dst, err
+	}
+	if v.kind == 0 {
+		return dst, nil
 	}
 	if v.kind == 'n' {
 		return dst, errNull

@@ -47,9 +47,9 @@ func fields(data []byte) (scanner, error) {
 	return s, nil
 }
 
-// next returns the name of the next field, whose value is the next to scan; more is false after the last one, when
-// nothing but space follows the object.
-func (s *scanner) next(first bool) (name value, more bool, err error) {
+// next goes to the next field, whose name and value are the next to read; more is false after the last one, when nothing
+// but space follows the object.
+func (s *scanner) next(first bool) (more bool, err error) {
 	s.space()
 	switch c := s.peek(); {
 	case c == '}':
@@ -58,15 +58,14 @@ func (s *scanner) next(first bool) (name value, more bool, err error) {
 		if s.pos < len(s.data) {
 			err = s.unexpected("want nothing after the object")
 		}
-		return name, false, err
+		return false, err
 	case !first && c != ',':
-		return name, false, s.unexpected("want , or }")
+		return false, s.unexpected("want , or }")
 	case !first:
 		s.pos++
 		s.space()
 	}
-	name, err = s.name()
-	return name, err == nil, err
+	return true, nil
 }
 
 // name reads the name of a field and the colon behind it.
