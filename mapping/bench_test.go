@@ -133,4 +133,13 @@ func TestAllocations(t *testing.T) {
 	if n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+	people, room := benchRows(t)[0], make([]byte, 0, 200)
+	n = testing.AllocsPerRun(100, func() {
+		if _, err := people.m.Canonical(room, people.key, people.value); err != nil {
+			t.Error(err)
+		}
+	})
+	if n != 0 {
+		t.Errorf("%v allocations for an image", n)
+	}
 }
