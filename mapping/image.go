@@ -177,7 +177,7 @@ func (c *column) absent(dst []byte) ([]byte, error) {
 	return dst, fmt.Errorf("missing; it is NOT NULL and has no default, so give the field %q a value", c.field)
 }
 
-// fromKey appends the JSON of a key column's text in the key. v is what the value says of it.
+// fromKey appends the JSON of a key column's text in the key, which bind has checked. v is what the value says of it.
 func (c *column) fromKey(d *draft, dst, text []byte, v value) ([]byte, error) {
 	at := len(dst)
 	var err error
