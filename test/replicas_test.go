@@ -39,11 +39,7 @@ func openSafe(t *testing.T, o harness.Options, timeout string, needed, replicas 
 	for range replicas {
 		copies = append(copies, replicaOf(t, o.Redis))
 	}
-	o.Config = safeConfig(needed, timeout)
-	o.MySQL = harness.SharedMySQL(t)
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, changeTables)
-	return openShop(t, o), copies
+	return openTables(t, changeTables, safeConfig(needed, timeout), o), copies
 }
 
 // replicaOf starts a replica of r, and waits until r counts it.

@@ -34,15 +34,7 @@ write = "cache"
 
 func openThrough(t *testing.T, o harness.Options) *shop {
 	t.Helper()
-	o.Config = throughConfig
-	if o.MySQL == nil {
-		o.MySQL = harness.SharedMySQL(t)
-	}
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, kinTables)
-	s := openShop(t, o)
-	s.sql("INSERT INTO people VALUES (1, 'a', 11, 40), (2, 'b', 12, 50)")
-	return s
+	return openPeople(t, throughConfig, o)
 }
 
 // restThrough is restKin for what reads and writes of rows have left; age:{no} is what clients make it.
