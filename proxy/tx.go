@@ -594,16 +594,16 @@ type executed struct {
 
 func (e *executed) reply(l *lane, b []byte) {
 	e.s.srv.at("transaction.after-exec")
-	taps := e.t.taps
-	if len(e.t.durable) > 0 {
+	taps, durable := e.t.taps, e.t.durable
+	if len(durable) > 0 {
 		b = bytes.Clone(b) // it may be held back
 	}
-	if ran := len(b) > 1 && b[0] == '*' && b[1] != '-'; len(taps) == 0 || !ran {
+	if ran := len(b) > 1 && b[0] == '*' && b[1] != '-'; len(taps)+len(durable) == 0 || !ran {
 		e.s.deliver(b, 1)
 		return
 	}
 	elems, ok := elements(nil, b)
-	if !ok || taps[len(taps)-1].at >= len(elems) {
+	if n := len(elems); !ok || len(taps) > 0 && taps[len(taps)-1].at >= n || len(durable) > 0 && durable[len(durable)-1] >= n {
 		err := upstreamError("redis answered EXEC with a reply that is not understood, so it is unknown whether it was applied")
 		e.lost(err)
 		e.s.kill(err) // nor is it known where the connection stands
@@ -616,9 +616,9 @@ func (e *executed) reply(l *lane, b []byte) {
 		e.s.deliver(e.t.failure, 1)
 		return
 	}
-	e.s.deliverWritten(receipt{l, l.primary.name(), e.t.d, len(e.t.durable)}, theirs(elems), 1, func(err error) []byte {
+	e.s.deliverWritten(receipt{l, l.primary.name(), e.t.d, len(durable)}, theirs(elems), 1, func(err error) []byte {
 		// Each of the commands that are not safe is answered that, as it would be outside; the others have their replies.
-		for _, at := range e.t.durable {
+		for _, at := range durable {
 			if elems[at][0] != '-' {
 				elems[at] = appendError(nil, err)
 			}

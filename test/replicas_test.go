@@ -152,6 +152,11 @@ func TestReplicasMissing(t *testing.T) {
 			t.Errorf("EXEC: got %q, want %q", got, want)
 		}
 	}
+	p.do("MULTI")
+	p.do("DEL", "flat:4")
+	if got := p.do("EXEC"); !strings.HasPrefix(got, "*1\r\n-"+notReplicated) {
+		t.Errorf("EXEC of a DEL alone: got %q", got)
+	}
 	p.send(append(encode("SET", "name:2", "last"), encode("QUIT")...))
 	if got := p.rest(); !strings.HasPrefix(got, "-"+notReplicated) || !strings.HasSuffix(got, "\r\n+OK\r\n") {
 		t.Errorf("got %q", got)
