@@ -125,3 +125,27 @@ func TestRowsOfUsers(t *testing.T) {
 	}
 	s.rest()
 }
+
+// A write that runs as a script and may not mark the row changes nothing: what nobody flushes would never be in MySQL, and
+// what waits to be flushed is nowhere else.
+func TestScriptsOfThoseWhoMayNotMark(t *testing.T) {
+	t.Parallel()
+	s := openThrough(t, harness.Options{})
+	s.Redis.Do("ACL", "SETUSER", "somebody", "on", ">pw", "~*", "+@all", "-zadd")
+	client := dial(t, s.Addr)
+	if got := client.do("AUTH", "somebody", "pw"); got != "+OK\r\n" {
+		t.Fatalf("AUTH is answered %q", got)
+	}
+	for _, args := range [][]string{
+		{"DEL", "nick:a"}, {"UNLINK", "nick:a", "other"}, {"SET", "nick:a", `{"id":1,"no":11,"age":41}`}, {"GETDEL", "nick:a"},
+		{"GETSET", "nick:a", `{"id":1,"no":11,"age":41}`}, {"EVAL", "return redis.call('DEL', KEYS[1])", "1", "nick:a"},
+	} {
+		s.want(`{"id":1,"nick":"a","no":11,"age":40}`, "GET", "nick:a")
+		s.unchanged(args[0], func() {
+			if got := client.until(args...); !strings.HasPrefix(got, "-NOPERM ") && !strings.Contains(got, "The user executing the script can't run this") {
+				t.Errorf("%q is answered %q", args, got)
+			}
+		})
+	}
+	s.restThrough()
+}
