@@ -21,11 +21,11 @@ func TestHandOverState(t *testing.T) {
 	s := openShop(t, harness.Options{Set: map[string]string{
 		"proxy.listen": fmt.Sprintf(`["127.0.0.1:0", "unix://%s"]`, path),
 	}})
-	s.Redis.Do("ACL", "SETUSER", "ada", "on", ">secret", "~*", "+@all")
+	s.Redis.Do("ACL", "SETUSER", "ada", "on", ">sec\xffret", "~*", "+@all")
 	s.sql("INSERT INTO users VALUES (42, 'Ada', NULL, 36, 12.5)")
 
 	p := dial(t, s.Addr)
-	p.want("+OK\r\n", "AUTH", "ada", "secret")
+	p.want("+OK\r\n", "AUTH", "ada", "sec\xffret")
 	p.want("+OK\r\n", "SELECT", "5")
 	p.want("+OK\r\n", "CLIENT", "SETNAME", "one")
 	id := p.do("CLIENT", "ID")
