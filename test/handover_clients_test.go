@@ -214,3 +214,27 @@ func TestHandOverBehindBalancer(t *testing.T) {
 	}
 	s.same()
 }
+
+// A process that takes over and then stands still does not keep the old one: that ends once handover_timeout is over.
+func TestHandOverToOneThatStandsStill(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{Set: map[string]string{"proxy.handover_timeout": "1s", "journal.drain": "1s"}})
+	var clients []*peer
+	for range 20 {
+		p := dial(t, s.Addr)
+		p.do("CLIENT", "SETNAME", strings.Repeat("x", 30000)) // more than fits between the two
+		p.do("MULTI")
+		clients = append(clients, p)
+	}
+	old := s.HandOver()
+	s.Signal(syscall.SIGSTOP)
+	for _, p := range clients {
+		p.send(encode("DISCARD"))
+	}
+	if code := old.Wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	s.Signal(syscall.SIGCONT)
+	dial(t, s.Addr).want("+PONG\r\n", "PING")
+	s.rest()
+}
