@@ -213,3 +213,25 @@ func TestShutdownBeforeASession(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A read of a row is sent again once the row is loaded. On a connection of the client's own no MULTI comes before that,
+// of which it would be a part.
+func TestReadIsNoPartOfTransaction(t *testing.T) {
+	r := newRig(t, nil)
+	r.upstream()
+	c := r.client()
+	c.send("MULTI", "STRLEN user:1", "MULTI")
+	own := r.upstream()
+	for _, step := range []struct{ command, reply string }{
+		{"CLIENT ID", ":7"}, {"MULTI", "-ERR not now"}, {"STRLEN user:1", ":0"}, {"STRLEN user:1", ":0"}, {"EXISTS user:1", ":0"},
+	} {
+		own.expect(step.command)
+		own.send(step.reply + "\r\n")
+	}
+	(<-r.loader.loads).done(nil, nil)
+	for _, step := range []struct{ command, reply string }{{"STRLEN user:1", ":0"}, {"EXISTS user:1", ":0"}, {"MULTI", "+OK"}} {
+		own.expect(step.command)
+		own.send(step.reply + "\r\n")
+	}
+	c.expect("-ERR not now\r\n:0\r\n+OK\r\n")
+}
