@@ -170,7 +170,7 @@ func (t *Commands) row(name string) *command {
 }
 
 // dispatch decides what becomes of one command. From here a GET goes on in read.go, a SET in write.go and run.go, a MULTI
-// in tx.go, and whatever touches no mapped key through pass to the lane.
+// in tx.go and tx_queue.go, and whatever touches no mapped key through pass to the lane.
 func (s *session) dispatch(req request) {
 	c := s.lookUp(req.args)
 	s.command, s.maps = req.raw, s.srv.maps.Load()
