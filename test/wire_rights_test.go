@@ -95,7 +95,23 @@ func TestRowsOfUsers(t *testing.T) {
 			}
 		}
 	}
-	direct, client := login("~user:* +mget")
+	// Nor is it told what keyrow has against a write, also where it has a connection of its own.
+	direct, client := login("~other:* +@all")
+	for _, opening := range [][]string{nil, {"WATCH", "other:1"}, {"MULTI"}} {
+		for _, args := range [][]string{{"SET", "user:42", "nonsense"}, {"LPUSH", "user:42", "x"}, {"GETSET", "user:42", "nonsense"}} {
+			if opening != nil {
+				direct.do(opening...)
+				client.do(opening...)
+			}
+			if want, got := direct.do(args...), client.do(args...); got != want {
+				t.Errorf("after %q %q\n got %q\nwant %q", opening, args, got, want)
+			}
+			if want, got := direct.do("EXEC"), client.do("EXEC"); got != want {
+				t.Errorf("EXEC after %q %q\n got %q\nwant %q", opening, args, got, want)
+			}
+		}
+	}
+	direct, client = login("~user:* +mget")
 	if got := client.do("GET", "user:42"); !strings.HasPrefix(got, "-NOPERM ") {
 		t.Errorf("who may not GET is answered %q", got)
 	}
