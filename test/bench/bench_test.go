@@ -24,10 +24,10 @@ func TestRun(t *testing.T) {
 	}
 	for _, line := range []string{
 		`GET +100 B +1 +2 +\d+ +\d+\.\d\d`, `MGET +100 B +3 +2 +\d+ +\d+\.\d\d`, // ratios
-		`GET +100 B +2 +\d+ +[-+]\d+`,                                    // latency
-		`GET +100 B +3 +2 +\d+\.\d +\d+\.\d \+ \d+\.\d`,                  // CPU
-		`SET of rows, 50 clients, pipeline 1 +plain SET +\d+ +\d+\.\d\d`, // rows
-		`SET of rows, 50 clients, pipeline 16 +plain SET +\d+ +\d+\.\d\d`,
+		`GET +100 B +2 +\d+ +[-+]\d+`,                                         // latency
+		`GET +100 B +3 +2 +\d+\.\d +\d+\.\d \+ \d+\.\d`,                       // CPU
+		`SET of 1000 rows, 50 clients, pipeline 1 +plain SET +\d+ +\d+\.\d\d`, // rows
+		`SET of 50000 rows, 50 clients, pipeline 16 +plain SET +\d+ +\d+\.\d\d`,
 		`GET of rows that are not in Redis, 50 clients +SELECT +\d+ +\d+\.\d\d`,
 		`flush of a backlog of rows +upserts +\d+ +\d+\.\d\d`,
 		`A row is in MySQL \d+\.\d\d flush intervals after`,

@@ -22,6 +22,7 @@ type cell struct {
 	Size     int    `json:"size,omitempty"` // bytes of a value; 0: it has none
 	Clients  int    `json:"clients"`
 	Pipeline int    `json:"pipeline"`
+	Rows     int    `json:"rows,omitempty"` // how many different ones are written; 0: as many as there are requests
 }
 
 // series is what was measured on one target, a sample for each round.

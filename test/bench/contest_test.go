@@ -95,7 +95,7 @@ func TestAlternateFailures(t *testing.T) {
 	}
 	b := &bench{options: options{rounds: 4, limit: time.Minute}, redisPID: os.Getpid(), mysqlPID: os.Getpid(),
 		report: &report{}, progress: &progress{out: io.Discard}}
-	c := contest{Scenario: "passthrough", Cell: cell{"get", 100, 1, 1}}
+	c := contest{Scenario: "passthrough", Cell: cell{"get", 100, 1, 1, 0}}
 	if err := b.alternate(t.Context(), c, []*target{failing("direct", 3), failing("keyrow", 2), failing("haproxy", 0)}); err != nil {
 		t.Fatal(err)
 	}

@@ -138,7 +138,7 @@ func (b *bench) passes() []contest {
 		for _, size := range sizes {
 			for _, clients := range b.clients {
 				for _, pipeline := range b.pipelines {
-					c := contest{Scenario: "passthrough", Cell: cell{command.name, size, clients, pipeline}}
+					c := contest{Scenario: "passthrough", Cell: cell{command.name, size, clients, pipeline, 0}}
 					if command.values*size*clients*pipeline > maxInFlight {
 						c.LeftOut = "more than 1 GiB would be under way at a time"
 					}

@@ -182,7 +182,7 @@ func (c contest) String() string {
 	}
 	switch c.Scenario {
 	case "mapped-set":
-		return fmt.Sprintf("SET of rows, %s, pipeline %d", clients, c.Cell.Pipeline)
+		return fmt.Sprintf("SET of %d rows, %s, pipeline %d", c.Cell.Rows, clients, c.Cell.Pipeline)
 	case "cold-read":
 		return fmt.Sprintf("GET of rows that are not in Redis, %s", clients)
 	case "flush":

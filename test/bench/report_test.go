@@ -9,16 +9,16 @@ import (
 var example = report{
 	Machine: machine{CPUs: 2, CPU: "Abacus", MemoryMB: 4096, Kernel: "linux 6.1", Versions: []version{{"keyrow", "abc"}, {"HAProxy", "2.6"}}},
 	Contests: []contest{
-		{Scenario: "passthrough", Cell: cell{"get", 100, 1, 16}, Targets: []series{
+		{Scenario: "passthrough", Cell: cell{"get", 100, 1, 16, 0}, Targets: []series{
 			{Target: "direct", Samples: rates(100_040, 100_000)},
 			{Target: "keyrow", Samples: rates(90_036, 90_000)},
 			{Target: "haproxy", Samples: rates(50_000), Failed: "it broke"},
 		}},
-		{Scenario: "passthrough", Cell: cell{"incr", 0, 50, 1}, Targets: []series{
+		{Scenario: "passthrough", Cell: cell{"incr", 0, 50, 1, 0}, Targets: []series{
 			{Target: "direct", Samples: rates(2000)}, {Target: "keyrow", Samples: rates(3000)},
 		}},
-		{Scenario: "passthrough", Cell: cell{"get", 10240, 50, 1}, Targets: []series{{Target: "direct", Failed: "no end"}}},
-		{Scenario: "passthrough", Cell: cell{"mget", 10240, 1000, 100}, LeftOut: "too much"},
+		{Scenario: "passthrough", Cell: cell{"get", 10240, 50, 1, 0}, Targets: []series{{Target: "direct", Failed: "no end"}}},
+		{Scenario: "passthrough", Cell: cell{"mget", 10240, 1000, 100, 0}, LeftOut: "too much"},
 		{Scenario: "flush", Targets: []series{{Target: "upserts", Samples: rates(2000)}, {Target: "keyrow", Samples: rates(24_000)}}},
 		{Scenario: "cold-read", Cell: cell{Clients: 50}, Targets: []series{{Target: "SELECT"}, {Target: "keyrow", Failed: "no row"}}},
 	},
