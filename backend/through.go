@@ -159,7 +159,7 @@ func (w *Writer) Write(changes []mapping.Change) (deleted int64, err error) {
 		if try > 0 {
 			w.stats.retries.Add(1)
 		}
-		deleted, err = w.write(context.Background(), func(*sql.Conn) ([]*item, []mapping.Change, error) { return items, changes, nil })
+		_, deleted, err = w.write(context.Background(), func(*sql.Conn) ([]*item, []mapping.Change, error) { return items, changes, nil })
 		if mysqlCode(err) != errDeadlock {
 			break
 		}
@@ -196,21 +196,21 @@ func itemOf(c mapping.Change) (it *item, err error) {
 // A row that is not there cannot be locked. What MySQL locks in its place, if anything, both A and B get, and then
 // their INSERTs wait for each other until MySQL ends one of them; or the later INSERT finds the row of the other. As it is
 // a plain INSERT, that is an error and no update, in either case, and the change is computed again.
-func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (err error) {
-	start, wrote := time.Now(), false
+func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (image []byte, err error) {
+	start := time.Now()
+	var reads []*read
 	for try := range changeTries {
 		if try > 0 {
 			w.stats.retries.Add(1)
 		}
 		fresh := false
-		_, err = w.write(context.Background(), func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
+		reads, _, err = w.write(context.Background(), func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
 			r, found, err := w.look(context.Background(), conn, m, key)
 			if err != nil {
 				return nil, nil, err
 			}
 			w.hook(HookThroughRead)
 			c, write, err := compute(r.image(m))
-			wrote = write
 			if err != nil || !write {
 				return nil, nil, err
 			}
@@ -226,10 +226,11 @@ func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byt
 			break
 		}
 	}
-	if err == nil && wrote {
+	if len(reads) > 0 {
 		w.written(1, time.Since(start))
+		image = reads[0].image(m)
 	}
-	return w.told(err)
+	return image, w.told(err)
 }
 
 // unknownError is a COMMIT that was not answered.
@@ -271,11 +272,12 @@ func (w *Writer) told(err error) error {
 	return &Error{CodeErr, fmt.Sprintf("mysql refused it: %v: nothing was applied", err)}
 }
 
-// write is one try to make what plan says within the transaction.
-func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, []mapping.Change, error)) (deleted int64, err error) {
+// write is one try to make what plan says within the transaction. It returns what MySQL has made of the rows, and how many
+// of those to be deleted were there; nothing if nothing was written.
+func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, []mapping.Change, error)) (reads []*read, deleted int64, err error) {
 	conn, err := w.db.Conn(ctx)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	committed := false
 	defer func() {
@@ -287,20 +289,20 @@ func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, 
 		_ = conn.Close()
 	}()
 	if _, err := conn.ExecContext(ctx, "START TRANSACTION"); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	items, changes, err := plan(conn)
 	if err != nil || len(items) == 0 {
-		return 0, err
+		return nil, 0, err
 	}
 	kin, err := w.kin(ctx, conn, items, true)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	for _, it := range items {
 		n, err := w.put(ctx, conn, it)
 		if err != nil {
-			return 0, err
+			return nil, 0, err
 		}
 		if it.step == stepDelete {
 			deleted += n
@@ -308,34 +310,34 @@ func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, 
 	}
 	more, err := w.kin(ctx, conn, items, false)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	kin = append(kin, more...)
 	slices.SortFunc(kin, bytes.Compare)
 	kin = slices.CompactFunc(kin, bytes.Equal)
-	reads := make([]*read, len(items))
+	reads = make([]*read, len(items))
 	for i, it := range items {
 		if it.step == stepDelete {
 			reads[i] = &read{load: newLoad([]byte(it.key))}
 		} else if reads[i], _, err = w.look(ctx, conn, it.m, []byte(it.key)); err != nil {
-			return 0, err
+			return nil, 0, err
 		}
 	}
 	w.hook(HookWritten)
 	token := w.token + strconv.FormatUint(w.tokens.Add(1), 36)
 	if err := w.withdraw(ctx, token, items, kin); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	w.hook(HookWithdrawn)
 	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
 		// The leases are left to run out: the commit may still be under way.
-		return 0, unknownError{err}
+		return nil, 0, unknownError{err}
 	}
 	committed = true
 	w.hook(HookThroughDone)
 	w.show(ctx, token, reads, changes, kin)
 	w.hook(HookThroughShown)
-	return deleted, nil
+	return reads, deleted, nil
 }
 
 // kin are the keys of the rows in other mappings.
