@@ -137,7 +137,7 @@ func wellFormed(c *command, args [][]byte) bool {
 // changeBy reads a change of a key of m.
 func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*change, error) {
 	x := &change{c: c, m: m, key: bytes.Clone(args[1]), residency: "keep"}
-	if c.name == "SET" && m.Through {
+	if m.Through && editable(c, m) && (c.name != "GETDEL" || m.DeleteRow) {
 		return nil, s.queueable(c, m)
 	}
 	if c.name == "SET" {
@@ -150,7 +150,7 @@ func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*chan
 		}
 		return x, x.set(&w)
 	}
-	if !takes(m, c) || m.Through && (c.name != "GETDEL" || m.DeleteRow) {
+	if !takes(m, c) {
 		return nil, s.objectionTo(c, x.key)
 	}
 	if err := s.writable(m, x.key); err != nil {

@@ -52,6 +52,9 @@ type Writer interface {
 	// nobody else can write it; unless that says to write nothing. It may be called several times, and the last time counts.
 	// The image that MySQL has made of what was written is returned, nil if there is none.
 	Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (image []byte, err error)
+	// Create makes all of the changes if none of their keys has an image, which nobody else can give them meanwhile, or
+	// none; made tells which.
+	Create(changes []mapping.Change) (made bool, err error)
 }
 
 // Gate says whether the journal takes more marks.

@@ -141,15 +141,6 @@ func TestThroughChanges(t *testing.T) {
 		s.refused([]string{"would be 100000001.75", "99999999.99"}, "INCRBYFLOAT", "price:1", "1e8")
 		s.refused([]string{"name"}, "APPEND", "name:1", "0123456789")
 		s.refused([]string{"syntax"}, "SET", "name:1", "x", "NX", "XX")
-		s.refused([]string{"MSETNX is not supported"}, "MSETNX", "name:9", "x")
-		for _, args := range [][]string{{"INCR", "n:1"}, {"SET", "name:1", "x", "NX"}, {"GETDEL", "n:1"}} {
-			p := dial(t, s.Addr)
-			p.do("MULTI")
-			if got := p.do(args...); !strings.HasPrefix(got, "-ERR keyrow: "+args[0]) {
-				t.Errorf("%q in MULTI is answered %q", args, got)
-			}
-			p.do("DISCARD")
-		}
 		s.Redis.Do("ACL", "SETUSER", "reader", ">pw", "~*", "+@all", "-incr", "-set", "on")
 		p := dial(t, s.Addr)
 		p.do("AUTH", "reader", "pw")
