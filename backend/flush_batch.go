@@ -242,15 +242,21 @@ func imageSize(image any) (n int) {
 
 // decodeAll makes the items of what batch.lua returned.
 func decodeAll(entries []any, set *mapping.Set) []*item {
-	items := make([]*item, 0, len(entries)/3)
-	for ; len(entries) >= 3; entries = entries[3:] {
-		it := &item{key: entries[0].(string), flags: int(entries[1].(int64))}
-		if it.m = set.Match([]byte(it.key)); it.m == nil {
-			it.m = set.Former([]byte(it.key))
+	room := make([]item, len(entries)/3)
+	items := make([]*item, len(room))
+	var d decoder
+	for i := range room {
+		it, image := &room[i], entries[3*i+2]
+		items[i] = it
+		d.left = len(room) - i
+		it.key, it.flags = entries[3*i].(string), int(entries[3*i+1].(int64))
+		key := d.text(it.key)
+		if it.m = set.Match(key); it.m == nil {
+			it.m = set.Former(key)
 		} else if it.m.Query {
 			it.m = nil
 		}
-		it.step = decide(it.flags, entries[2] != nil)
+		it.step = decide(it.flags, image != nil)
 		switch {
 		case it.step == stepSkip:
 			it.end = endLanded
@@ -261,16 +267,25 @@ func decodeAll(entries []any, set *mapping.Set) []*item {
 		case it.step == stepLost:
 			it.park(errImageGone)
 		default:
-			if err := it.take(entries[2]); err != nil {
+			if err := d.take(it, image); err != nil {
 				it.park(err)
 				break
 			}
-			it.decode()
+			d.decode(it, key)
 		}
-		items = append(items, it)
 	}
 	return items
 }
+
+// A decoder makes the items of one batch, which share its memory.
+type decoder struct {
+	left   int // items that are not decoded yet
+	texts  slab[byte]
+	images slab[[]byte]
+	values slab[any]
+}
+
+func (d *decoder) text(s string) []byte { return append(d.texts.take(len(s), d.left), s...) }
 
 var (
 	errNoMapping = errors.New("no mapping matches the key; put its mapping back and retry it, or drop it")
@@ -280,7 +295,7 @@ var (
 func (it *item) park(err error) { it.end, it.err = endParked, err }
 
 // take takes in the image as batch.lua returned it.
-func (it *item) take(image any) error {
+func (d *decoder) take(it *item, image any) error {
 	wants, is := "string", "string"
 	if it.m.Kind == mapping.KindHash {
 		wants = "hash"
@@ -288,14 +303,15 @@ func (it *item) take(image any) error {
 	switch image := image.(type) {
 	case []any:
 		is = "hash"
+		it.image = d.images.take(len(image), d.left)
 		for _, text := range image {
-			it.image = append(it.image, []byte(text.(string)))
+			it.image = append(it.image, d.text(text.(string)))
 		}
 	case string:
 		if it.flags&notImage != 0 {
 			is = image
 		}
-		it.image = [][]byte{[]byte(image)}
+		it.image = append(d.images.take(1, d.left), d.text(image))
 	case nil:
 		return nil
 	}
@@ -306,9 +322,9 @@ func (it *item) take(image any) error {
 }
 
 // decode fills in the values for MySQL.
-func (it *item) decode() {
+func (d *decoder) decode(it *item, key []byte) {
 	var err error
-	if it.id, err = it.m.KeyArgs(nil, []byte(it.key)); err != nil {
+	if it.id, err = it.m.KeyArgs(d.values.take(len(it.m.KeyColumns()), d.left), key); err != nil {
 		it.strange = true
 		it.park(err)
 		return
@@ -316,8 +332,8 @@ func (it *item) decode() {
 	if it.step != stepUpsert {
 		return
 	}
-	if it.row, err = it.rowOf(it.m); err != nil {
-		it.decodeEarlier()
+	if it.row, err = d.row(it, it.m, key); err != nil {
+		d.decodeEarlier(it, key)
 	}
 	if it.row == nil {
 		it.strange = true
@@ -329,18 +345,24 @@ func (it *item) decode() {
 // notOfRow is what the error of a parked image begins with that is not one of its mapping.
 const notOfRow = "the image is not one of a row"
 
-// rowOf is the row of the image by a version of its mapping.
-func (it *item) rowOf(m *mapping.Mapping) ([]any, error) {
+// row is the row of the image by a version of its mapping; nil if there is none.
+func (d *decoder) row(it *item, m *mapping.Mapping, key []byte) (row []any, err error) {
+	row = d.values.take(len(m.WriteColumns()), d.left)
 	if it.flags&markedMaybe != 0 {
-		return m.RowOf(nil, []byte(it.key), it.image)
+		row, err = m.RowOf(row, key, it.image)
+	} else {
+		row, err = m.RowWritten(row, key, it.image)
 	}
-	return m.RowWritten(nil, []byte(it.key), it.image)
+	if err != nil {
+		return nil, err
+	}
+	return row, nil
 }
 
 // decodeEarlier is decode for an image that is not of the mapping, but may be of what that was before a reload.
-func (it *item) decodeEarlier() {
+func (d *decoder) decodeEarlier(it *item, key []byte) {
 	for _, m := range it.m.Earlier() {
-		if row, err := it.rowOf(m); err == nil {
+		if row, err := d.row(it, m, key); err == nil {
 			it.m, it.row, it.earlier = m, row, true
 			return
 		}

@@ -133,7 +133,9 @@ func (b *builder) most() int {
 // is there: "" for an error, b.conflict for an update, if it can only be the row of the key itself.
 func (b *builder) insert(items []*item, conflict string, packet int) (query string, args []any, n int) {
 	var q strings.Builder
+	q.Grow(len(b.head) + len(conflict) + 2*len(items)*(len(b.columns)+1)) // (?,?),(?,?)
 	q.WriteString(b.head)
+	args = make([]any, 0, len(items)*len(b.columns))
 	budget := packet - len(b.head) - len(conflict) - 1024
 	for _, it := range items {
 		for _, v := range it.row {

@@ -1,6 +1,7 @@
 package mapping
 
 import (
+	"encoding/binary"
 	"fmt"
 	"unicode/utf8"
 
@@ -10,6 +11,7 @@ import (
 // A charset tells which characters a column can hold and how many bytes they take there.
 type charset struct {
 	name  string
+	all   bool // it has every character, and none takes more bytes than in UTF-8
 	has   func(r rune) bool
 	width func(r rune) int
 }
@@ -17,7 +19,7 @@ type charset struct {
 // charsets are those whose repertoire is known here to be the server's, by comparing every character of the basic
 // plane with MariaDB 10.11.
 var charsets = map[string]charset{
-	"utf8mb4":  {has: anyRune, width: utf8.RuneLen},
+	"utf8mb4":  {all: true, has: anyRune, width: utf8.RuneLen},
 	"utf8mb3":  {has: basicPlane, width: utf8.RuneLen},
 	"utf8":     {has: basicPlane, width: utf8.RuneLen},
 	"ucs2":     {has: basicPlane, width: twoBytes},
@@ -70,18 +72,34 @@ func holds(m *charmap.Charmap, more ...rune) func(rune) bool {
 	}
 }
 
+// ascii is how many bytes s starts with that are ASCII. It looks at eight at a time.
+func ascii(s []byte) int {
+	n := 0
+	for len(s)-n >= 8 && binary.LittleEndian.Uint64(s[n:])&(each<<7) == 0 {
+		n += 8
+	}
+	for n < len(s) && s[n] < utf8.RuneSelf {
+		n++
+	}
+	return n
+}
+
 // measure counts the characters of s, which is valid UTF-8, and the bytes they take in the charset.
 func (cs *charset) measure(s []byte) (chars, octets int64, err error) {
-	for i := 0; i < len(s); {
-		r, n := rune(s[i]), 1
-		if r >= utf8.RuneSelf {
-			if r, n = utf8.DecodeRune(s[i:]); !cs.has(r) {
-				return 0, 0, fmt.Errorf("%q (U+%04X) is not in the charset %s of the column", r, r, cs.name)
-			}
+	one := int64(cs.width(' '))
+	for {
+		n := ascii(s)
+		chars += int64(n)
+		octets += int64(n) * one
+		if s = s[n:]; len(s) == 0 {
+			return chars, octets, nil
+		}
+		r, n := utf8.DecodeRune(s)
+		if !cs.has(r) {
+			return 0, 0, fmt.Errorf("%q (U+%04X) is not in the charset %s of the column", r, r, cs.name)
 		}
 		chars++
 		octets += int64(cs.width(r))
-		i += n
+		s = s[n:]
 	}
-	return chars, octets, nil
 }

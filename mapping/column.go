@@ -42,7 +42,7 @@ const (
 type codec struct {
 	value func(dst []byte, v value) ([]byte, error) // appends the canonical JSON of what a client wrote
 	text  func(dst, text []byte) ([]byte, error)    // appends the canonical JSON of what MySQL holds
-	arg   func(v value) any                         // the SQL argument of canonical JSON
+	arg   func(json string) any                     // the SQL argument of canonical JSON
 
 	keys  *keyCodec // nil: no column of this type can be in a key
 	noKey string    // why not
@@ -172,7 +172,16 @@ func spelled(alphabet string, canonical func(dst, s []byte) ([]byte, error)) cod
 }
 
 // stringArg is the arg of types whose values are strings in JSON and in SQL.
-func stringArg(v value) any { return string(v.text()) }
+func stringArg(json string) any {
+	text := json[1 : len(json)-1]
+	if strings.IndexByte(text, '\\') < 0 {
+		return text
+	}
+	return string(unescape(make([]byte, 0, len(text)), []byte(text)))
+}
+
+// verbatimArg is the arg of types whose JSON is what MySQL is given.
+func verbatimArg(json string) any { return json }
 
 // verbatim is the text of types whose text is a string in JSON.
 func verbatim(dst, text []byte) ([]byte, error) {

@@ -48,9 +48,8 @@ func bytesCodec(c *Column) (codec, error) {
 			return text(dst, b)
 		},
 		text: text,
-		arg: func(v value) any {
-			s := v.raw[1 : len(v.raw)-1]
-			b, _ := base64.StdEncoding.AppendDecode(make([]byte, 0, len(s)/4*3), s)
+		arg: func(json string) any {
+			b, _ := base64.StdEncoding.DecodeString(json[1 : len(json)-1])
 			return b
 		},
 	}

@@ -35,6 +35,16 @@ func decimalCodec(c *Column) (codec, error) {
 		return x, nil
 	}
 	text := func(dst, text []byte) ([]byte, error) {
+		if before, behind, ok := fixed(text); ok && before <= p-s && behind <= s && (text[0] != '-' || !c.Unsigned) {
+			dst = append(dst, text...)
+			if behind == 0 && s > 0 {
+				dst = append(dst, '.')
+			}
+			for range s - behind {
+				dst = append(dst, '0')
+			}
+			return dst, nil
+		}
 		x, err := parse(text)
 		if err != nil {
 			return dst, err
@@ -50,7 +60,7 @@ func decimalCodec(c *Column) (codec, error) {
 			return text(dst, v.raw)
 		},
 		text: text,
-		arg:  func(v value) any { return string(v.raw) },
+		arg:  verbatimArg,
 	}
 	if p <= unitDigits {
 		most := strings.Repeat("9", p)
@@ -67,7 +77,7 @@ func decimalCodec(c *Column) (codec, error) {
 		return k, nil
 	case p <= exactDigits:
 	case s == 0 && p <= 18:
-		keyArg = wholeArg
+		keyArg = func(text []byte) any { return wholeArg(string(text)) }
 	default:
 		k.noKey = fmt.Sprintf("a decimal of more than %d digits cannot be in a key", exactDigits)
 		return k, nil
@@ -130,7 +140,7 @@ func floatCodec(c *Column) (codec, error) {
 			return text(dst, v.raw)
 		},
 		text:  text,
-		arg:   func(v value) any { return string(v.raw) },
+		arg:   verbatimArg,
 		noKey: "a " + c.Type + " column cannot be in a key: its values have no exact spelling",
 	}
 	if bits == 32 {

@@ -11,8 +11,8 @@ import (
 
 // Levels of nesting that a document can have.
 const (
-	mariaDepth  = 31  // MariaDB 10.11: json_valid refuses the 32nd
-	nativeDepth = 100 // MySQL's type JSON
+	mariaDepth  = int32(31)  // MariaDB 10.11: json_valid refuses the 32nd
+	nativeDepth = int32(100) // MySQL's type JSON
 )
 
 // jsonCodec is for JSON: the document itself stands in the image. MariaDB keeps it byte for byte; MySQL writes it
@@ -47,6 +47,6 @@ func jsonCodec(c *Column) (codec, error) {
 		}
 		return append(dst, bytes.Trim(text, " \t\r\n")...), nil
 	}
-	k.arg = func(v value) any { return string(v.raw) }
+	k.arg = verbatimArg
 	return k, nil
 }

@@ -1,8 +1,6 @@
 package mapping
 
 import (
-	"bytes"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -11,21 +9,21 @@ import (
 // uuidCodec is for UUID of MariaDB: 36 characters, small hex digits.
 func uuidCodec(*Column) (codec, error) {
 	return spelled("-0123456789abcdef", func(dst, s []byte) ([]byte, error) {
-		bad := len(s) != 36
-		var room [16]byte
-		for i, b := 0, s; !bad && i < len(room); {
-			if i == 4 || i == 6 || i == 8 || i == 10 {
-				bad = b[0] != '-'
-				b = b[1:]
+		var uuid [36]byte
+		ok := len(s) == len(uuid)
+		for i := 0; ok && i < len(uuid); i++ {
+			if i == 8 || i == 13 || i == 18 || i == 23 {
+				uuid[i], ok = '-', s[i] == '-'
+				continue
 			}
-			_, err := hex.Decode(room[i:i+1], b[:2])
-			bad = bad || err != nil
-			i, b = i+1, b[2:]
+			var n byte
+			n, ok = hexDigit(s[i])
+			uuid[i] = hexDigits[n]
 		}
-		if bad {
+		if !ok {
 			return dst, fmt.Errorf("%s is not a uuid", quote(s))
 		}
-		return append(dst, bytes.ToLower(s)...), nil
+		return append(dst, uuid[:]...), nil
 	}), nil
 }
 

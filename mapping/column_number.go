@@ -87,6 +87,30 @@ func parseNumber(text []byte) (x number, err error) {
 	return x, nil
 }
 
+// fixed tells how many digits text has before and behind the point if it is a number as appendFixed spells it. Most are;
+// ok is false for all that is not, and for -0.5, which is not worth telling from -0.0.
+func fixed(text []byte) (before, behind int, ok bool) {
+	digits, neg := bytes.CutPrefix(text, []byte("-"))
+	before = run(digits)
+	if before == 0 || digits[0] == '0' && (neg || before > 1) {
+		return 0, 0, false
+	}
+	if before == len(digits) {
+		return before, 0, true
+	}
+	behind = len(digits) - before - 1
+	return before, behind, digits[before] == '.' && behind > 0 && run(digits[before+1:]) == behind
+}
+
+// run is how many digits text starts with.
+func run(text []byte) int {
+	n := 0
+	for n < len(text) && '0' <= text[n] && text[n] <= '9' {
+		n++
+	}
+	return n
+}
+
 // fraction tells how many digits stand behind the point.
 func (x *number) fraction() int { return max(x.n-x.point, 0) }
 
@@ -144,7 +168,7 @@ type whole struct {
 	want      string            // for errors
 }
 
-func (w whole) parse(text []byte) (number, error) {
+func (w *whole) parse(text []byte) (number, error) {
 	x, err := parseNumber(text)
 	switch {
 	case errors.Is(err, errTooLong):
@@ -154,14 +178,38 @@ func (w whole) parse(text []byte) (number, error) {
 	case x.fraction() > 0:
 		return x, fmt.Errorf("%s is not a whole number", quote(text))
 	}
-	m, ok := x.magnitude()
-	if !ok || x.neg && m > w.low || !x.neg && m > w.high || w.allowed != nil && !w.allowed(m) {
+	if m, ok := x.magnitude(); !ok || !w.has(x.neg, m) {
 		return x, fmt.Errorf("%s is out of range, want %s", quote(text), w.want)
 	}
 	return x, nil
 }
 
-func (w whole) text(dst, text []byte) ([]byte, error) {
+// has reports whether a number is in the range.
+func (w *whole) has(neg bool, magnitude uint64) bool {
+	if neg && magnitude > w.low || !neg && magnitude > w.high {
+		return false
+	}
+	return w.allowed == nil || w.allowed(magnitude)
+}
+
+// canonical reports whether text is a number of the range in its one spelling. It leaves those of 20 digits, for which
+// an uint64 may have no room, to parse.
+func (w *whole) canonical(text []byte) bool {
+	before, behind, ok := fixed(text)
+	if !ok || behind > 0 || before > 19 {
+		return false
+	}
+	m := uint64(0)
+	for _, c := range text[len(text)-before:] {
+		m = m*10 + uint64(c-'0')
+	}
+	return w.has(text[0] == '-', m)
+}
+
+func (w *whole) text(dst, text []byte) ([]byte, error) {
+	if w.canonical(text) {
+		return append(dst, text...), nil
+	}
 	x, err := w.parse(text)
 	if err != nil {
 		return dst, err
@@ -169,14 +217,17 @@ func (w whole) text(dst, text []byte) ([]byte, error) {
 	return x.appendFixed(dst, 0), nil
 }
 
-func (w whole) value(dst []byte, v value) ([]byte, error) {
+func (w *whole) value(dst []byte, v value) ([]byte, error) {
 	if v.kind != '0' {
 		return dst, mismatch(v, "a whole number")
 	}
 	return w.text(dst, v.raw)
 }
 
-func (w whole) check(text []byte) error {
+func (w *whole) check(text []byte) error {
+	if w.canonical(text) {
+		return nil
+	}
 	x, err := w.parse(text)
 	if err != nil {
 		return err
@@ -190,11 +241,11 @@ func (w whole) check(text []byte) error {
 
 // wholeArg returns an int64, or a uint64 where that is too small. As a number it stays one in comparisons: MySQL
 // compares an integer with a string as DOUBLE in places, where neighbours beyond 2^53 are equal.
-func wholeArg(text []byte) any {
-	if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+func wholeArg(text string) any {
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil {
 		return n
 	}
-	n, _ := strconv.ParseUint(string(text), 10, 64)
+	n, _ := strconv.ParseUint(text, 10, 64)
 	return n
 }
 
@@ -212,10 +263,10 @@ func (w whole) codec() codec {
 		form:  bareForm,
 		value: w.value,
 		text:  w.text,
-		arg:   func(v value) any { return wholeArg(v.raw) },
+		arg:   wholeArg,
 		keys: &keyCodec{
 			check: w.check,
-			arg:   wholeArg,
+			arg:   func(text []byte) any { return wholeArg(string(text)) },
 			spell: func(dst, text []byte) []byte {
 				if x, err := parseNumber(text); err == nil {
 					return x.appendFixed(dst, 0) // without the zeros of ZEROFILL

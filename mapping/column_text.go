@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -15,24 +16,30 @@ func textCodec(c *Column) (codec, error) {
 		return bytesCodec(c)
 	}
 	l := newLimit(c)
-	trim := func(s []byte) []byte { return s }
-	if c.Type == "char" {
-		trim = func(s []byte) []byte { return bytes.TrimRight(s, " ") }
+	trim := func(s []byte) []byte {
+		if c.Type == "char" {
+			return bytes.TrimRight(s, " ")
+		}
+		return s
 	}
 	k := codec{
 		value: func(dst []byte, v value) ([]byte, error) {
 			if v.kind != '"' {
 				return dst, mismatch(v, "a string")
 			}
-			s := v.text()
-			trimmed := trim(s)
-			if err := l.check(trimmed); err != nil {
-				return dst, err
+			s, start := v.raw[1:len(v.raw)-1], len(dst)
+			if !v.plain {
+				dst = unescape(dst, s) // to be replaced by what is made of it
+				s = dst[start:]
 			}
-			if len(trimmed) == len(s) && !v.escaped() {
+			trimmed, end := trim(s), len(dst)
+			if err := l.check(trimmed); err != nil {
+				return dst[:start], err
+			}
+			if len(trimmed) == len(s) && v.plain {
 				return append(dst, v.raw...), nil
 			}
-			return appendString(dst, trimmed), nil
+			return slices.Delete(appendString(dst, trimmed), start, end), nil
 		},
 		text:  verbatim,
 		arg:   stringArg,
@@ -74,7 +81,7 @@ func newLimit(c *Column) limit {
 	}
 	cs, known := charsets[c.Charset]
 	if !known {
-		cs = charset{has: anyRune, width: oneByte}
+		cs = charset{all: true, has: anyRune, width: oneByte}
 		l.loose = fmt.Sprintf("the characters of the charset %s are not known, so values are not checked against it", c.Charset)
 	}
 	cs.name = c.Charset
@@ -84,6 +91,9 @@ func newLimit(c *Column) limit {
 
 // check refuses s, which is valid UTF-8, if it does not fit.
 func (l *limit) check(s []byte) error {
+	if l.cs.all && int64(len(s)) <= min(l.chars, l.octets) {
+		return nil // it has no more characters than bytes
+	}
 	chars, octets, err := l.cs.measure(s)
 	switch {
 	case err != nil:

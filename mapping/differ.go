@@ -76,8 +76,16 @@ func jsonFields(image []byte) (map[string][]byte, error) {
 	}
 	all := make(map[string][]byte)
 	for i := 0; ; i++ {
-		name, v, more, err := s.next(i == 0)
+		more, err := s.next(i == 0)
 		if err != nil || !more {
+			return all, err
+		}
+		name, err := s.name()
+		if err != nil {
+			return all, err
+		}
+		v, err := s.scan(maxDepth - 1)
+		if err != nil {
 			return all, err
 		}
 		all[string(name.text())] = v.raw

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -20,18 +21,20 @@ var errNull = errors.New("null, but the column is NOT NULL")
 // draft is what one call of Canonical or Row works with.
 type draft struct {
 	values []value // by column; kind 0: absent
-	buf    []byte
+	key    []byte  // what a value says of a column of the key
+	row    []byte  // the canonical JSON of all values, one behind the other
+	ends   []int   // of them in row
 }
 
 var drafts = sync.Pool{New: func() any { return new(draft) }}
 
-// maxDraft is the largest buffer, in bytes, that is kept for the next call.
+// maxDraft is how many bytes of buffers are kept for the next call.
 const maxDraft = 64 << 10
 
 func (d *draft) release() {
 	clear(d.values) // they point into the client's value
-	if cap(d.buf) > maxDraft {
-		d.buf = nil
+	if cap(d.key)+cap(d.row) > maxDraft {
+		d.key, d.row = nil, nil
 	}
 	drafts.Put(d)
 }
@@ -46,23 +49,35 @@ func (m *Mapping) read(d *draft, image []byte, gone map[string]error) error {
 	if err != nil {
 		return err
 	}
-	for i := 0; ; i++ {
-		name, v, more, err := s.next(i == 0)
-		if err != nil {
+	at := -1
+	for first := true; ; first = false {
+		more, err := s.next(first)
+		if err != nil || !more {
 			return err
 		}
-		if !more {
-			return nil
-		}
-		at, err := m.column(name, i)
-		if err != nil {
-			if refusal, ok := gone[string(name.text())]; ok && refusal == nil {
-				continue
-			} else if ok {
-				return refusal
+		var name value
+		next, ok := m.expected(&s, at)
+		if !ok {
+			if name, err = s.name(); err != nil {
+				return err
 			}
+		}
+		v, err := s.scan(maxDepth - 1)
+		if err != nil {
 			return err
 		}
+		if !ok {
+			field := name.text()
+			if next, ok = m.byField[string(field)]; !ok {
+				if refusal, was := gone[string(field)]; was && refusal == nil {
+					continue
+				} else if was {
+					return refusal
+				}
+				return m.unknown(field)
+			}
+		}
+		at = next
 		if d.values[at].kind != 0 {
 			return fmt.Errorf("the field %q stands twice", m.columns[at].field)
 		}
@@ -70,18 +85,17 @@ func (m *Mapping) read(d *draft, image []byte, gone map[string]error) error {
 	}
 }
 
-// column finds the column of the i-th field of a value, which is mostly the i-th column.
-func (m *Mapping) column(name value, i int) (int, error) {
-	if i < len(m.columns) {
-		if label := m.columns[i].label; len(label) == len(name.raw)+1 && bytes.HasPrefix(label, name.raw) {
-			return i, nil
+// expected reads the name of a field if it is that of the column behind at, as it mostly is, or of the one behind that,
+// since clients leave out the key.
+func (m *Mapping) expected(s *scanner, at int) (next int, ok bool) {
+	for next = at + 1; next < min(at+3, len(m.columns)); next++ {
+		if label := m.columns[next].label; bytes.HasPrefix(s.data[s.pos:], label) {
+			s.pos += len(label)
+			s.space()
+			return next, true
 		}
 	}
-	text := name.text()
-	if at, ok := m.byField[string(text)]; ok {
-		return at, nil
-	}
-	return 0, m.unknown(text)
+	return 0, false
 }
 
 // unknown refuses a field that no column has.
@@ -163,21 +177,26 @@ func (c *column) absent(dst []byte) ([]byte, error) {
 	return dst, fmt.Errorf("missing; it is NOT NULL and has no default, so give the field %q a value", c.field)
 }
 
-// fromKey appends the JSON of a key column's text in the key. v is what the value says of it.
+// fromKey appends the JSON of a key column's text in the key, which bind has checked. v is what the value says of it.
 func (c *column) fromKey(d *draft, dst, text []byte, v value) ([]byte, error) {
 	at := len(dst)
-	dst, err := c.text(dst, text)
-	if err != nil || v.kind == 0 {
+	var err error
+	if c.form == bareForm {
+		dst = append(dst, text...)
+	} else if dst, err = c.text(dst, text); err != nil {
 		return dst, err
+	}
+	if v.kind == 0 {
+		return dst, nil
 	}
 	if v.kind == 'n' {
 		return dst, errNull
 	}
-	if d.buf, err = c.value(d.buf[:0], v); err != nil {
+	if d.key, err = c.value(d.key[:0], v); err != nil {
 		return dst, err
 	}
-	if !bytes.Equal(d.buf, dst[at:]) {
-		return dst, fmt.Errorf("%s in the value, but the key says %s", shortJSON(d.buf), shortJSON(dst[at:]))
+	if !bytes.Equal(d.key, dst[at:]) {
+		return dst, fmt.Errorf("%s in the value, but the key says %s", shortJSON(d.key), shortJSON(dst[at:]))
 	}
 	return dst, nil
 }
@@ -231,32 +250,37 @@ func (m *Mapping) row(dst []any, key, image []byte, whole bool) ([]any, error) {
 	if err := m.read(d, image, m.gone); err != nil {
 		return dst, err
 	}
-	row := dst
+	row := slices.Grow(dst, len(m.columns))
+	d.row, d.ends = d.row[:0], d.ends[:0]
 	for i, c := range m.columns {
-		v, arg := d.values[i], any(nil)
+		v, arg, err := d.values[i], any(nil), error(nil)
 		switch {
 		case c.key >= 0:
-			var room [64]byte
-			if _, err := c.fromKey(d, room[:0], texts[c.key], v); err != nil {
-				return dst, c.wrap(err)
+			if _, err = c.fromKey(d, d.row, texts[c.key], v); err == nil {
+				arg = c.keys.arg(texts[c.key])
 			}
-			arg = c.keys.arg(texts[c.key])
 		case v.kind == 0 && (c.later || whole && c.missing != computed):
 			arg = Unchanged
 		case v.kind == 0 && c.missing == refused:
-			_, err := c.absent(nil)
-			return dst, c.wrap(err)
+			_, err = c.absent(nil)
 		case v.kind == 0 && c.missing != null:
 			arg = DefaultValue
 		case v.kind == 0 || v.kind == 'n' && c.nullable:
 		default:
-			var err error
-			if d.buf, err = c.append(d.buf[:0], v); err != nil {
-				return dst, c.wrap(err)
-			}
-			arg = c.arg(value{kind: v.kind, raw: d.buf})
+			d.row, err = c.append(d.row, v)
 		}
-		row = append(row, arg)
+		if err != nil {
+			return dst, c.wrap(err)
+		}
+		row, d.ends = append(row, arg), append(d.ends, len(d.row))
+	}
+	// The arguments are parts of one string.
+	text, start := string(d.row), 0
+	for i, end := range d.ends {
+		if end > start {
+			row[len(dst)+i] = m.columns[i].arg(text[start:end])
+		}
+		start = end
 	}
 	return row, nil
 }

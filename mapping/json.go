@@ -1,8 +1,11 @@
 package mapping
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -11,8 +14,9 @@ const maxDepth = 101
 
 // A value is one JSON value as it was written, already known to be valid.
 type value struct {
-	kind  byte // '"' string, '0' number, 't' true, 'f' false, 'n' null, '{' object, '[' array
-	depth int  // levels of arrays and objects in it: 0 for a scalar
+	kind  byte  // '"' string, '0' number, 't' true, 'f' false, 'n' null, '{' object, '[' array
+	plain bool  // a string that is known to have no escapes
+	depth int32 // levels of arrays and objects in it: 0 for a scalar
 	raw   []byte
 }
 
@@ -43,8 +47,9 @@ func fields(data []byte) (scanner, error) {
 	return s, nil
 }
 
-// next returns the next field; more is false after the last one, when nothing but space follows the object.
-func (s *scanner) next(first bool) (name, v value, more bool, err error) {
+// next goes to the next field, whose name and value are the next to read; more is false after the last one, when nothing
+// but space follows the object.
+func (s *scanner) next(first bool) (more bool, err error) {
 	s.space()
 	switch c := s.peek(); {
 	case c == '}':
@@ -53,27 +58,32 @@ func (s *scanner) next(first bool) (name, v value, more bool, err error) {
 		if s.pos < len(s.data) {
 			err = s.unexpected("want nothing after the object")
 		}
-		return name, v, false, err
+		return false, err
 	case !first && c != ',':
-		return name, v, false, s.unexpected("want , or }")
+		return false, s.unexpected("want , or }")
 	case !first:
 		s.pos++
 		s.space()
 	}
+	return true, nil
+}
+
+// name reads the name of a field and the colon behind it.
+func (s *scanner) name() (value, error) {
 	if s.peek() != '"' {
-		return name, v, false, s.unexpected("want a field name in quotes")
+		return value{}, s.unexpected("want a field name in quotes")
 	}
-	if name, err = s.scan(maxDepth - 1); err != nil {
-		return name, v, false, err
+	v, err := s.str()
+	if err != nil {
+		return v, err
 	}
 	s.space()
 	if s.peek() != ':' {
-		return name, v, false, s.unexpected("want :")
+		return v, s.unexpected("want :")
 	}
 	s.pos++
 	s.space()
-	v, err = s.scan(maxDepth - 1)
-	return name, v, err == nil, err
+	return v, nil
 }
 
 // parseValue reads data as one value with nothing but space around it.
@@ -95,7 +105,7 @@ func parseValue(data []byte) (value, error) {
 }
 
 // scan reads the value that starts here; it may nest depth levels.
-func (s *scanner) scan(depth int) (value, error) {
+func (s *scanner) scan(depth int32) (value, error) {
 	start, v := s.pos, value{}
 	switch c := s.peek(); {
 	case c == '{' || c == '[':
@@ -108,10 +118,7 @@ func (s *scanner) scan(depth int) (value, error) {
 		}
 		v.kind, v.depth = c, inner+1
 	case c == '"':
-		if err := s.str(); err != nil {
-			return v, err
-		}
-		v.kind = c
+		return s.str()
 	case c == '-' || '0' <= c && c <= '9':
 		if !s.number() {
 			return v, s.unexpected("want a digit")
@@ -127,7 +134,7 @@ func (s *scanner) scan(depth int) (value, error) {
 }
 
 // container reads an array or object up to its end and returns the depth of what is in it.
-func (s *scanner) container(open byte, depth int) (deepest int, err error) {
+func (s *scanner) container(open byte, depth int32) (deepest int32, err error) {
 	end := open + 2 // "[" and "]", "{" and "}" are two apart
 	s.pos++
 	s.space()
@@ -137,18 +144,9 @@ func (s *scanner) container(open byte, depth int) (deepest int, err error) {
 	}
 	for {
 		if open == '{' {
-			if s.peek() != '"' {
-				return 0, s.unexpected("want a field name in quotes")
-			}
-			if err := s.str(); err != nil {
+			if _, err := s.name(); err != nil {
 				return 0, err
 			}
-			s.space()
-			if s.peek() != ':' {
-				return 0, s.unexpected("want :")
-			}
-			s.pos++
-			s.space()
 		}
 		v, err := s.scan(depth)
 		if err != nil {
@@ -169,24 +167,28 @@ func (s *scanner) container(open byte, depth int) (deepest int, err error) {
 	}
 }
 
-func (s *scanner) str() error {
+func (s *scanner) str() (value, error) {
+	start, v := s.pos, value{kind: '"', plain: true}
 	s.pos++
-	for s.pos < len(s.data) {
-		switch c := s.data[s.pos]; {
-		case c == '"':
+	for {
+		s.pos += literal(s.data[s.pos:])
+		switch s.peek() {
+		case '"':
 			s.pos++
-			return nil
-		case c < ' ':
-			return s.unexpected("want control characters escaped")
-		case c == '\\':
+			v.raw = s.data[start:s.pos:s.pos]
+			return v, nil
+		case '\\':
+			v.plain = false
 			if err := s.escape(); err != nil {
-				return err
+				return v, err
 			}
 		default:
-			s.pos++
+			if s.pos < len(s.data) {
+				return v, s.unexpected("want control characters escaped")
+			}
+			return v, s.unexpected(`want "`)
 		}
 	}
-	return s.unexpected(`want "`)
 }
 
 func (s *scanner) escape() error {
@@ -242,11 +244,9 @@ func (s *scanner) number() bool {
 }
 
 func (s *scanner) digits() bool {
-	start := s.pos
-	for s.pos < len(s.data) && '0' <= s.data[s.pos] && s.data[s.pos] <= '9' {
-		s.pos++
-	}
-	return s.pos > start
+	n := run(s.data[s.pos:])
+	s.pos += n
+	return n > 0
 }
 
 func (s *scanner) word(w string) bool {
@@ -287,57 +287,46 @@ func (s *scanner) unexpected(want string) error {
 // text returns the characters of a string, in new memory only if it has escapes.
 func (v value) text() []byte {
 	raw := v.raw[1 : len(v.raw)-1]
-	i := 0
-	for i < len(raw) && raw[i] != '\\' {
-		i++
-	}
-	if i == len(raw) {
+	if v.plain || bytes.IndexByte(raw, '\\') < 0 {
 		return raw
 	}
-	b := append(make([]byte, 0, len(raw)), raw[:i]...)
-	for i < len(raw) {
-		if raw[i] != '\\' {
-			b = append(b, raw[i])
-			i++
-			continue
-		}
-		c := raw[i+1]
-		i += 2
-		switch c {
-		case 'b':
-			c = '\b'
-		case 'f':
-			c = '\f'
-		case 'n':
-			c = '\n'
-		case 'r':
-			c = '\r'
-		case 't':
-			c = '\t'
-		case 'u':
-			r, _ := hex4(raw[i:])
-			i += 4
-			if 0xd800 <= r && r <= 0xdfff {
-				low, _ := hex4(raw[i+2:])
-				r = 0x10000 + (r-0xd800)<<10 + (low - 0xdc00)
-				i += 6
-			}
-			b = utf8.AppendRune(b, r)
-			continue
-		}
-		b = append(b, c)
-	}
-	return b
+	return unescape(make([]byte, 0, len(raw)), raw)
 }
 
-// escaped reports whether a string is written with escapes.
-func (v value) escaped() bool {
-	for _, c := range v.raw {
-		if c == '\\' {
-			return true
+// unescape appends the characters that stand between the quotes of a string.
+func unescape(b, raw []byte) []byte {
+	for {
+		i := bytes.IndexByte(raw, '\\')
+		if i < 0 {
+			return append(b, raw...)
+		}
+		b = append(b, raw[:i]...)
+		c := raw[i+1]
+		raw = raw[i+2:]
+		switch c {
+		case 'b':
+			b = append(b, '\b')
+		case 'f':
+			b = append(b, '\f')
+		case 'n':
+			b = append(b, '\n')
+		case 'r':
+			b = append(b, '\r')
+		case 't':
+			b = append(b, '\t')
+		case 'u':
+			r, _ := hex4(raw)
+			raw = raw[4:]
+			if 0xd800 <= r && r <= 0xdfff {
+				low, _ := hex4(raw[2:])
+				r = 0x10000 + (r-0xd800)<<10 + (low - 0xdc00)
+				raw = raw[6:]
+			}
+			b = utf8.AppendRune(b, r)
+		default:
+			b = append(b, c)
 		}
 	}
-	return false
 }
 
 func hex4(b []byte) (r rune, ok bool) {
@@ -345,32 +334,40 @@ func hex4(b []byte) (r rune, ok bool) {
 		return 0, false
 	}
 	for _, c := range b[:4] {
-		switch {
-		case '0' <= c && c <= '9':
-			c -= '0'
-		case 'a' <= c && c <= 'f':
-			c -= 'a' - 10
-		case 'A' <= c && c <= 'F':
-			c -= 'A' - 10
-		default:
+		n, ok := hexDigit(c)
+		if !ok {
 			return 0, false
 		}
-		r = r<<4 | rune(c)
+		r = r<<4 | rune(n)
 	}
 	return r, true
 }
 
+func hexDigit(c byte) (n byte, ok bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}
+
+const hexDigits = "0123456789abcdef"
+
 // appendString appends s, which is valid UTF-8, as JSON in the one spelling images have: escaped is only what must be.
 func appendString(dst, s []byte) []byte {
-	const hex = "0123456789abcdef"
 	dst = append(dst, '"')
-	start := 0
-	for i, c := range s {
-		if c >= ' ' && c != '"' && c != '\\' {
-			continue
+	for {
+		n := literal(s)
+		dst = append(dst, s[:n]...)
+		if n == len(s) {
+			return append(dst, '"')
 		}
-		dst = append(dst, s[start:i]...)
-		start = i + 1
+		c := s[n]
+		s = s[n+1:]
 		switch c {
 		case '"', '\\':
 			dst = append(dst, '\\', c)
@@ -385,9 +382,30 @@ func appendString(dst, s []byte) []byte {
 		case '\t':
 			dst = append(dst, '\\', 't')
 		default:
-			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 		}
 	}
-	dst = append(dst, s[start:]...)
-	return append(dst, '"')
 }
+
+// literal is how many bytes s starts with that stand for themselves in a string of JSON: all but control characters,
+// quotes and backslashes. It looks at eight at a time.
+func literal(s []byte) int {
+	n := 0
+	for ; len(s)-n >= 8; n += 8 {
+		x := binary.LittleEndian.Uint64(s[n:])
+		if found := below(x, ' ') | below(x^each*'"', 1) | below(x^each*'\\', 1); found != 0 {
+			return n + bits.TrailingZeros64(found)/8
+		}
+	}
+	for n < len(s) && s[n] >= ' ' && s[n] != '"' && s[n] != '\\' {
+		n++
+	}
+	return n
+}
+
+// each times a byte is eight of it.
+const each = 0x0101010101010101
+
+// below sets the high bit of the first byte of x that is less than n, at most 128. What it sets behind that means nothing,
+// since these bytes have lent to it.
+func below(x, n uint64) uint64 { return (x - each*n) &^ x & (each << 7) }

@@ -55,8 +55,7 @@ func (c *column) parse(plain []byte) (value, error) {
 	if err != nil {
 		return value{}, err
 	}
-	v.raw = raw
-	return v, nil
+	return value{kind: v.kind, raw: raw}, nil
 }
 
 // unparsed is the plain text of canonical JSON.
@@ -65,7 +64,7 @@ func (c *column) unparsed(v value) []byte {
 	case bareForm:
 		return v.raw
 	case base64Form:
-		return c.arg(v).([]byte)
+		return c.arg(string(v.raw)).([]byte)
 	}
 	return v.text()
 }
@@ -186,5 +185,5 @@ func (c *column) argOf(plain, key []byte) (any, error) {
 	if key != nil {
 		return c.keys.arg(key), nil
 	}
-	return c.arg(v), nil
+	return c.arg(string(v.raw)), nil
 }

@@ -29,6 +29,9 @@ func cut(stream []byte, pieces []int, noAuth bool) []string {
 		case len(stream) == 0:
 			return out
 		default:
+			if i%2 == 1 {
+				f.move(make([]byte, 0, f.unread()))
+			}
 			n := len(stream)
 			if i < len(pieces) {
 				n = min(pieces[i], n)

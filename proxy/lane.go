@@ -16,7 +16,7 @@ const (
 	laneReadBuffer = 64 << 10 // bytes; larger replies stream through in pieces of this size
 	laneBacklog    = 4 << 20  // bytes waiting for the writer at which sessions stop adding more
 	laneFlush      = 16 << 10 // bytes that are written before the loop is through: what Redis reads at once
-	laneKeep       = 1 << 20  // bytes; a larger write buffer is dropped after its write
+	laneKeep       = 1 << 20  // bytes; a larger buffer for a reply is dropped after it
 	maxCollected   = MaxBulk + 1<<20
 )
 
@@ -40,14 +40,12 @@ type lane struct {
 	point    *endpoint  // served by the loop
 	failed   chan error // takes the first reason to give point up
 	local    string     // the address of this end
-	out      []byte
-	spare    []byte
+	out      pile
 	fifo     []entry
 	run      *run   // writes of sessions that are sent together, in out by the time it is flushed
 	runs     uint64 // the number of run, or of the last one
 	spareRun []byte // what runs are encoded in
 	unsent   bool   // the loop will flush
-	untaken  []byte // what the socket did not take; it is written before anything else
 	full     bool   // the socket took no more and has not said since that it does
 	flushing bool   // somebody writes
 	probe    probe
@@ -193,7 +191,8 @@ func (l *lane) down(why error) {
 		l.state, l.reason = laneDown, why
 	}
 	waiting := l.fifo
-	l.fifo, l.out, l.expected = nil, nil, 0
+	l.out.clear()
+	l.fifo, l.expected = nil, 0
 	l.probe.reset()
 	l.room.Broadcast()
 	l.mu.Unlock()
@@ -215,8 +214,9 @@ func (l *lane) lose(err error) {
 		l.state = laneConnecting
 	}
 	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)
-	l.conn, l.local, l.out, l.fifo = nil, "", nil, nil
-	l.untaken, l.full, l.flushing, l.unsent = nil, false, false, false
+	l.out.clear()
+	l.conn, l.local, l.fifo = nil, "", nil
+	l.full, l.flushing, l.unsent = false, false, false
 	l.expected, l.popped = 0, 0
 	l.probe.reset()
 	l.work.Broadcast()
@@ -296,13 +296,27 @@ func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 		s.stepAside()
 		l.room.Wait()
 	}
-	err := l.push(wire, entries)
+	err := l.usable()
 	if err != nil {
 		l.up.stats.Unsent.Add(owedFor(entries))
-	} else if l.private == nil {
-		l.probe.arm(s)
+	} else {
+		l.await(entries)
+		if l.private == nil {
+			l.probe.arm(s)
+		}
+		if len(wire) >= laneFlush && l.vacant() {
+			l.probe.send(l.expected)
+			if rest := l.sendOff(wire); len(rest) > 0 {
+				l.out.addFirst(rest)
+			}
+		} else {
+			l.queue(wire)
+		}
+		if !l.crowded() {
+			l.room.Signal() // one after the other: all at once, most would find it crowded again
+		}
 	}
-	later := s.leads && l.point != nil && len(l.out) < laneFlush
+	later := s.leads && l.point != nil && l.out.size < laneFlush
 	if later {
 		l.flushLater(s)
 	}
@@ -323,21 +337,40 @@ func (l *lane) flushLater(s *session) {
 }
 
 func (l *lane) crowded() bool {
-	return len(l.out) > laneBacklog && l.state != laneDown && l.state != laneClosed
+	return l.out.size > laneBacklog && l.state != laneDown && l.state != laneClosed
 }
 
 // push is submit without waiting, with mu held.
 func (l *lane) push(wire []byte, entries []entry) error {
+	if err := l.usable(); err != nil {
+		return err
+	}
+	l.await(entries)
+	l.queue(wire)
+	return nil
+}
+
+// usable says why the lane takes no commands; mu is held.
+func (l *lane) usable() error {
 	switch l.state {
 	case laneDown:
 		return notApplied(l.reason)
 	case laneClosed:
 		return notApplied(errClosed)
 	}
-	if len(l.out) == 0 {
+	return nil
+}
+
+// queue has the bytes of commands written behind those of before; mu is held.
+func (l *lane) queue(wire []byte) {
+	if l.out.size == 0 {
 		l.work.Signal()
 	}
-	l.out = append(l.out, wire...)
+	l.out.add(wire, maxPiece)
+}
+
+// await expects the replies to commands; mu is held.
+func (l *lane) await(entries []entry) {
 	for _, e := range entries {
 		l.expected += uint64(e.n)
 		if n := len(l.fifo); n > 0 && e.op == nil && l.fifo[n-1].op == nil && l.fifo[n-1].s == e.s {
@@ -346,14 +379,13 @@ func (l *lane) push(wire []byte, entries []entry) error {
 		}
 		l.fifo = append(l.fifo, e)
 	}
-	return nil
 }
 
 // write writes what sessions have queued, everything there is in one write, until conn is no longer the lane's.
 func (l *lane) write(conn net.Conn) {
 	for {
 		l.mu.Lock()
-		for len(l.out) == 0 && l.conn == conn && l.state == laneUp {
+		for l.out.size == 0 && l.conn == conn && l.state == laneUp {
 			l.work.Wait()
 		}
 		l.mu.Unlock()
@@ -365,21 +397,18 @@ func (l *lane) write(conn net.Conn) {
 			l.mu.Unlock()
 			return
 		}
-		buf := l.out
-		l.out, l.spare = l.spare[:0], nil
-		l.probe.send(l.expected)
-		if len(buf) > laneBacklog {
-			l.room.Broadcast()
+		piece, buf := l.out.take()
+		if l.out.size == 0 {
+			l.probe.send(l.expected)
+		}
+		if !l.crowded() {
+			l.room.Signal()
 		}
 		l.mu.Unlock()
 		if _, err := conn.Write(buf); err != nil {
 			_ = conn.Close() // the reader ends with it and answers what is outstanding
 		}
-		if cap(buf) <= laneKeep {
-			l.mu.Lock()
-			l.spare = buf
-			l.mu.Unlock()
-		}
+		freePiece(piece)
 	}
 }
 

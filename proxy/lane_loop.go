@@ -72,38 +72,49 @@ func (l *lane) flush() {
 		refused.finish(err)
 		l.mu.Lock()
 	}
-	for l.point != nil && !l.flushing && !l.full && len(l.untaken)+len(l.out) > 0 {
-		buf, taken := l.untaken, len(l.untaken) == 0
-		if taken {
-			buf = l.out
-			if l.out, l.spare = l.spare[:0], nil; len(buf) > laneBacklog {
-				l.room.Broadcast()
-			}
+	for l.point != nil && !l.flushing && !l.full && l.out.size > 0 {
+		piece, buf := l.out.take()
+		if l.out.size == 0 {
 			l.probe.send(l.expected)
 		}
-		point := l.point
-		// The loop may find that there is room again before mu is taken back, and must not be overruled.
-		l.flushing, l.full = true, true
-		l.mu.Unlock()
-		n, err := point.write(buf)
-		l.mu.Lock()
-		if l.point != point {
-			return
+		if !l.crowded() {
+			l.room.Signal()
 		}
-		l.flushing = false
-		switch {
-		case err != nil:
-			l.fail(err)
-			l.flushing = true // for good: nothing may be written behind what was not
-		case n < len(buf):
-			l.untaken = buf[n:]
-		default:
-			l.untaken, l.full = nil, false
-			if cap(buf) <= laneKeep && taken {
-				l.spare = buf
-			}
+		if rest := l.sendOff(buf); len(rest) > 0 {
+			l.out.putBack(piece, len(rest))
+		} else {
+			freePiece(piece)
 		}
 	}
+}
+
+// vacant reports whether what is written next may be written at once; mu is held.
+func (l *lane) vacant() bool {
+	return l.point != nil && l.run == nil && !l.flushing && !l.full && l.out.size == 0
+}
+
+// sendOff writes buf, with mu released meanwhile, as far as the socket takes it, and returns the rest, which is to be
+// written before anything else. It returns nothing if the connection has failed.
+func (l *lane) sendOff(buf []byte) []byte {
+	point := l.point
+	// The loop may find that there is room again before mu is taken back, and must not be overruled.
+	l.flushing, l.full = true, true
+	l.mu.Unlock()
+	n, err := point.write(buf)
+	l.mu.Lock()
+	if l.point != point {
+		return nil
+	}
+	l.flushing = false
+	if err != nil {
+		l.fail(err)
+		l.flushing = true // for good: nothing may be written behind what was not
+		return nil
+	}
+	if n == len(buf) {
+		l.full = false
+	}
+	return buf[n:]
 }
 
 // turn takes in what the loop's poller says of the connection, and reports whether there is more to read at once.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -140,6 +141,42 @@ func TestLoops(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Commands that Redis does not take for a while go there in their order, although some of them were written at once and
+// only in part, and the clients are let on one after the other.
+func TestStalledLane(t *testing.T) {
+	r := newRig(t, nil)
+	const clients, depth, size = 12, 100, 20 << 10
+	word := func(client, n int) string { return fmt.Sprint(client, ":", n, ":", strings.Repeat("x", size)) }
+	var all errgroup.Group
+	for i := range clients {
+		c := r.client()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		all.Go(func() error {
+			var out []byte
+			for n := range depth {
+				out = appendCommand(out, []byte("GET"), []byte(word(i, n)))
+			}
+			go c.Write(out) //nolint:errcheck // what is missing is missed below
+			in := bufio.NewReader(c)
+			for n := range depth {
+				want := fmt.Sprintf("$%d\r\n%s\r\n", len(word(i, n)), word(i, n))
+				got := make([]byte, len(want))
+				if _, err := io.ReadFull(in, got); err != nil || string(got) != want {
+					return fmt.Errorf("client %d, reply %d: %w", i, n, err)
+				}
+			}
+			return nil
+		})
+	}
+	for r.srv.Snapshot().Backlog == 0 { // somebody waits for room
+		runtime.Gosched()
+	}
+	go echoArguments(r.listener)
+	if err := all.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -34,9 +34,8 @@ type outbox struct {
 	open    bool    // half of a message is delivered
 	muted   bool    // CLIENT REPLY OFF: replies are counted and dropped
 	held    []*hole // holes and what stands behind them
-	out     []byte  // bytes for the writer
-	spare   []byte
-	writing bool // out waits for the socket or is in the hands of the writer; nobody else may write
+	out     pile    // bytes for the writer
+	writing bool    // out waits for the socket or is in the hands of the writer; nobody else may write
 	dead    error
 }
 
@@ -163,7 +162,7 @@ func (o *outbox) write(b []byte) {
 	if len(b) == 0 || !o.room(len(b)) {
 		return
 	}
-	o.out = append(o.out, b...)
+	o.out.add(b, minPiece)
 	o.pending.Add(int64(len(b)))
 	if o.writing {
 		return
@@ -189,15 +188,19 @@ func (o *outbox) resume() {
 
 // writeOn writes what waits, as far as the socket takes it; mu is held.
 func (o *outbox) writeOn() {
-	n, err := o.point.write(o.out)
-	if err != nil {
-		o.end(err)
-		return
+	for b := o.out.first(); len(b) > 0; b = o.out.first() {
+		n, err := o.point.write(b)
+		if err != nil {
+			o.end(err)
+			return
+		}
+		o.pending.Add(-int64(n))
+		o.out.drop(n)
+		if n < len(b) {
+			break
+		}
 	}
-	o.pending.Add(-int64(n))
-	if o.out = o.out[n:]; len(o.out) == 0 {
-		o.out, o.writing = nil, false
-	}
+	o.writing = o.out.size > 0
 	o.account(0)
 }
 
@@ -206,23 +209,20 @@ func (o *outbox) drain() {
 	defer o.wg.Done()
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.out) > 0 && o.dead == nil {
-		b := o.out
-		o.out, o.spare = o.spare[:0], nil
+	for o.out.size > 0 && o.dead == nil {
+		piece, b := o.out.take()
 		o.mu.Unlock()
 		_, err := o.conn.Write(b)
 		o.mu.Lock()
 		o.pending.Add(-int64(len(b)))
+		freePiece(piece)
 		if err != nil {
 			o.end(err)
-		}
-		if cap(b) <= laneKeep {
-			o.spare = b
 		}
 		o.account(0)
 	}
 	o.writing = false
-	o.out, o.spare = nil, nil
+	o.out.clear()
 	o.account(0)
 }
 
@@ -254,7 +254,8 @@ func (o *outbox) end(err error) {
 	}
 	o.dead = err
 	o.gone.Store(true)
-	o.out, o.held = nil, nil
+	o.out.clear()
+	o.held = nil
 	o.pending.Store(0)
 	if o.point != nil {
 		o.point.close()

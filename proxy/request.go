@@ -26,7 +26,7 @@ const (
 )
 
 // readChunk is the room offered to one read of a client's socket, in bytes.
-const readChunk = 16 << 10
+const readChunk = 64 << 10
 
 // protocolError is a frame that Redis would refuse as well; its text is what Redis answers before it closes.
 type protocolError string
@@ -370,21 +370,21 @@ func (f *requestFramer) held() []byte { return f.buf[f.keep():] }
 // idle reports whether no byte is held back, so that the buffer can be given away with release.
 func (f *requestFramer) idle() bool { return f.keep() == len(f.buf) }
 
-// lend takes b as the buffer of an idle framer.
-func (f *requestFramer) lend(b []byte) { f.buf, f.start, f.pos = b[:0], 0, 0 }
-
-// release takes the buffer away from an idle framer.
-func (f *requestFramer) release() []byte {
-	b := f.buf
-	f.buf, f.start, f.pos = nil, 0, 0
-	if cap(f.rewrite) > readChunk {
+// move goes over to the buffer b with what is held back, for which b has room, and returns the buffer from before. The
+// requests that point there are given up.
+func (f *requestFramer) move(b []byte) []byte {
+	before, keep := f.buf, f.keep()
+	f.buf = append(b[:0], before[keep:]...)
+	f.pos -= keep
+	f.start = 0
+	if cap(f.rewrite) > idleKeep {
 		f.rewrite = nil
 	}
-	if cap(f.args) > 1024 {
+	if f.left == 0 && cap(f.args) > 1024 {
 		f.args, f.out = nil, nil
 	}
 	clear(f.out[:cap(f.out)]) // the arguments of the last command keep a buffer that has grown
-	return b
+	return before
 }
 
 // parseInt reads a number as Redis's string2ll does: no sign but a minus, no leading zeros, no blanks.

@@ -22,6 +22,15 @@ const (
 // readBuffers lends buffers to sessions while they have bytes to look at, so that an idle client costs none.
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, 0, readChunk); return &b }}
 
+// idleKeep is how large each of the other buffers may be, in bytes, that an idle session keeps.
+const idleKeep = 16 << 10
+
+// A client that has sent the beginning of a command, and no more for now, keeps it in one of partBuffers if it is short
+// enough: it may not send the rest for long.
+const partBuffer = 16 << 10
+
+var partBuffers = sync.Pool{New: func() any { b := make([]byte, 0, partBuffer); return &b }}
+
 // session is one client. It cuts commands, adds them to a lane and goes back to its client. The replies are brought to
 // the client by who reads the lane, through the outbox.
 //
@@ -85,6 +94,7 @@ type session struct {
 	scratch []byte // a reply or an image being made
 
 	lent *[]byte // the buffer in `in`, to be given back
+	part *[]byte // the same if it is one of partBuffers
 }
 
 // batch is what a session has cut from the bytes at hand and not submitted yet.
@@ -110,22 +120,33 @@ func (s *session) borrow() {
 		return
 	}
 	s.lent = readBuffers.Get().(*[]byte)
-	s.in.lend(*s.lent)
+	s.in.move(*s.lent)
+	if s.part != nil {
+		partBuffers.Put(s.part)
+		s.part = nil
+	}
 }
 
-// giveBack lends the buffer of an idle framer to others. One that has grown is left to the garbage collector.
+// giveBack lends the buffer to others once there is nothing, or little, to keep in it. One that has grown is left to the
+// garbage collector.
 func (s *session) giveBack() {
-	if s.lent == nil || !s.in.idle() {
+	if s.lent == nil || s.in.unread() > partBuffer {
 		return
 	}
-	b := s.in.release()
+	var b []byte
+	if s.in.idle() {
+		b = s.in.move(nil)
+	} else {
+		s.part = partBuffers.Get().(*[]byte)
+		b = s.in.move(*s.part)
+	}
 	if cap(b) <= 2*readChunk {
 		*s.lent = b[:0]
 		readBuffers.Put(s.lent)
 	}
 	s.lent, s.command = nil, nil
 	s.batch.shrink()
-	if cap(s.scratch) > readChunk {
+	if cap(s.scratch) > idleKeep {
 		s.scratch = nil
 	}
 	if s.stopwatch.due.Load() == 0 && cap(s.stopwatch.args) > 2*shownWhole {
@@ -278,7 +299,9 @@ func (s *session) fetch() error {
 	n, err := s.conn.Read(s.in.more())
 	s.arrived = clock()
 	s.in.read(n)
-	s.giveBack()
+	if n == 0 {
+		s.giveBack()
+	}
 	return err
 }
 
@@ -480,7 +503,7 @@ func (b *batch) reset() {
 }
 
 func (b *batch) shrink() {
-	if cap(b.own) > readChunk {
+	if cap(b.own) > idleKeep {
 		b.own = nil
 	}
 	if cap(b.entries) > 64 {

@@ -125,7 +125,7 @@ func (s *Server) Snapshot() Snapshot {
 func (l *lane) count(snap *Snapshot) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	snap.Queued += int64(len(l.out) + len(l.untaken))
+	snap.Queued += int64(l.out.size)
 	if l.state != laneClosed {
 		snap.Lanes[l.state]++
 	}
