@@ -142,7 +142,6 @@ func (r *running) succeed(ctx context.Context) (*handover.Successor, error) {
 // handOver leaves everything to next: who connects, the journal, and the clients that can be handed over. Those that
 // cannot may stay for as long as proxy.handover_timeout, or until ctx ends.
 func (r *running) handOver(ctx context.Context, next *handover.Successor) error {
-	defer next.Close()
 	r.log.Info().Int("pid", next.PID).Stringer("within", r.config.Proxy.HandoverTimeout).Msg("handing over: the process that takes over is ready")
 	tell(r.log, fmt.Sprintf("MAINPID=%d", next.PID))
 	r.stopReloading()
@@ -169,6 +168,7 @@ func (r *running) handOver(ctx context.Context, next *handover.Successor) error 
 		}
 		return err
 	})
+	next.Close() // a client that is on its way would wait for a process that stands still
 	if left > 0 {
 		r.log.Info().Int("clients", left).Msg("closing clients that could not be handed over")
 	}

@@ -170,7 +170,7 @@ func (t *Commands) row(name string) *command {
 }
 
 // dispatch decides what becomes of one command. From here a GET goes on in read.go, a SET in write.go and run.go, a MULTI
-// in tx.go, and whatever touches no mapped key through pass to the lane.
+// in tx.go and tx_queue.go, and whatever touches no mapped key through pass to the lane.
 func (s *session) dispatch(req request) {
 	c := s.lookUp(req.args)
 	s.command, s.maps = req.raw, s.srv.maps.Load()
@@ -284,10 +284,10 @@ func (s *session) refuseKnown(err error) {
 // permitted asks Redis whether it would run the command at hand: it checks commands and rights when a command is queued,
 // and the transaction is discarded. If not, the client gets Redis's own answer, and permitted is false.
 func (s *session) permitted() bool {
-	if s.pinned() {
-		return true
-	}
 	raw := s.command
+	if s.pinned() {
+		return s.mayQueue(argsOf(raw)...)
+	}
 	if !s.pinTo() {
 		return false
 	}
@@ -327,24 +327,30 @@ func (s *session) permitted() bool {
 // harmless is a command that writes rows in a form that Redis refuses for its arguments, or that changes nothing,
 // once it has found that the user may run it. It is nil for commands that have no such form.
 func (s *session) harmless(raw []byte) [][]byte {
-	words, _ := elements(nil, raw)
-	for i, w := range words {
-		words[i] = w[bytes.IndexByte(w, '\n')+1 : len(w)-2]
-	}
-	if len(words) < 2 {
+	args := argsOf(raw)
+	if len(args) < 2 {
 		return nil
 	}
-	switch strings.ToUpper(string(words[0])) {
+	switch strings.ToUpper(string(args[0])) {
 	case "SET":
-		return append(words, []byte("NX"), []byte("XX"))
+		return append(args, []byte("NX"), []byte("XX"))
 	case "SETEX", "PSETEX":
-		return append(words[:2], []byte("0"), nil)
+		return append(args[:2], []byte("0"), nil)
 	case "MSET":
-		return append(words, words[1])
+		return append(args, args[1])
 	case "DEL", "UNLINK":
-		return [][]byte{words[0], s.srv.journal.AppendAux(nil, words[1])} // a lease at most
+		return [][]byte{args[0], s.srv.journal.AppendAux(nil, args[1])} // a lease at most
 	}
 	return nil
+}
+
+// argsOf are the arguments of a command that is RESP.
+func argsOf(raw []byte) [][]byte {
+	args, _ := elements(nil, raw)
+	for i, w := range args {
+		args[i] = w[bytes.IndexByte(w, '\n')+1 : len(w)-2]
+	}
+	return args
 }
 
 // admitted makes sure that Redis would serve this client. A client that has not authenticated although Redis wants

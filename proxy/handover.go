@@ -16,12 +16,12 @@ import (
 // maxAlong is how many bytes of a command that has not come to its end go along.
 const maxAlong = 32 << 10
 
-// client is a client as it is handed over.
+// client is a client as it is handed over. What may be no UTF-8, which JSON would change, is bytes.
 type client struct {
 	ID     int64  `json:"id"`
 	Name   string `json:"name,omitempty"`
-	User   string `json:"user,omitempty"`
-	Pass   string `json:"pass,omitempty"`
+	User   []byte `json:"user,omitempty"`
+	Pass   []byte `json:"pass,omitempty"`
 	Authed bool   `json:"authed,omitempty"`
 	DB     int    `json:"db,omitempty"`
 	Proto  int8   `json:"proto,omitempty"`
@@ -111,7 +111,7 @@ func (s *session) handOver() error {
 	next := s.srv.successor.Load()
 	addr, laddr := s.addrs()
 	state, err := json.Marshal(client{
-		ID: s.id, Name: s.called(), User: s.key.user, Pass: s.key.pass, Authed: s.key.authed, DB: s.key.db, Proto: s.key.proto,
+		ID: s.id, Name: s.called(), User: []byte(s.key.user), Pass: []byte(s.key.pass), Authed: s.key.authed, DB: s.key.db, Proto: s.key.proto,
 		Silent: s.silent, Addr: addr, LAddr: laddr, Sent: s.in.held(),
 	})
 	if err == nil {
@@ -156,7 +156,7 @@ func (s *Server) Adopt(state []byte, conn net.Conn) error {
 		return err
 	}
 	one := newSession(s, conn, c.ID)
-	one.key = laneKey{identity: identity{c.User, c.Pass}, authed: c.Authed, db: c.DB, proto: c.Proto}
+	one.key = laneKey{identity: identity{string(c.User), string(c.Pass)}, authed: c.Authed, db: c.DB, proto: c.Proto}
 	one.silent, one.muted = c.Silent, c.Silent
 	if c.Name != "" {
 		one.name.Store(&c.Name)

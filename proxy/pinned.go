@@ -27,9 +27,11 @@ type pin struct {
 func (s *session) pinned() bool { return s.lane.private != nil }
 
 // pinTo gives the session a connection of its own. It answers the client and returns false if there is none, or none
-// for a client that has not authenticated.
+// for a client that has not authenticated. Its reads of rows are answered then: one that has to be sent again must not
+// come behind a MULTI, or a command that blocks.
 func (s *session) pinTo() bool {
 	if s.pinned() {
+		s.beforeWrite()
 		return true
 	}
 	if !s.admitted() {
@@ -49,10 +51,7 @@ func (s *session) pinTo() bool {
 // pinOrQuit is pinTo for what the commands behind it rely on. Where there is no connection the client is closed once it has
 // been told: what it has sent already would otherwise be run by itself, without the transaction, should Redis come back now.
 func (s *session) pinOrQuit() bool {
-	if s.pinned() {
-		return true
-	}
-	if !s.admitted() {
+	if !s.pinned() && !s.admitted() {
 		return false
 	}
 	s.quit = !s.pinTo()

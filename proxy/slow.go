@@ -167,7 +167,7 @@ func (s *session) keyrowSlow(args [][]byte) {
 			s.answer(redcon.AppendInt(nil, int64(slow.len())))
 		}
 	case sub == "RESET" && len(args) == 0:
-		if s.mayQueue("SLOWLOG", "RESET") {
+		if s.mayQueue([]byte("SLOWLOG"), []byte("RESET")) {
 			slow.reset()
 			s.answer([]byte("+OK\r\n"))
 		}
@@ -180,26 +180,6 @@ func (s *session) keyrowSlow(args [][]byte) {
 	default:
 		s.refuse(refused("KEYROW SLOW knows GET [count], LEN, RESET and HELP"))
 	}
-}
-
-// mayQueue is allowed for a command that changes something: Redis queues it, if the client may run it, and that is all.
-func (s *session) mayQueue(args ...string) bool {
-	words := make([][]byte, len(args))
-	for i, a := range args {
-		words[i] = []byte(a)
-	}
-	s.settle()
-	s.stepAside()
-	reply, err := s.srv.upstream.tryQueued(s.key, words...)
-	switch {
-	case err != nil:
-		s.refuse(notApplied(err))
-	case reply[0] == '-':
-		s.answer(reply)
-	default:
-		return true
-	}
-	return false
 }
 
 // appendShown appends the array of a command's arguments, cut and with its secrets hidden.

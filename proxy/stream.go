@@ -35,8 +35,8 @@ func (s *session) startStream() bool {
 		return false
 	case c.scan || len(c.keys) > 0 && (!c.onlyKey || len(args) < 2):
 		return false // keys may be among what is still to come
-	case c.reads && len(args) > 1 && s.mapped(args[1]) != nil:
-		return false // view may have to run it again
+	case len(args) > 1 && s.mapped(args[1]) != nil:
+		return false // view may have to run it again, and a write ends a lease
 	case s.objection(c, args) != nil:
 		return false // which is for dispatch to say, once the command is whole
 	}

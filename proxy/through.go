@@ -232,9 +232,14 @@ func (s *session) entitled(req request) bool {
 	if !s.pinned() {
 		return s.permitted()
 	}
+	return s.mayQueue(req.args...)
+}
+
+// mayQueue asks Redis to queue a command that it shall not run. If it does not, the client gets Redis's answer.
+func (s *session) mayQueue(args ...[]byte) bool {
 	s.settle()
 	s.stepAside()
-	reply, err := s.srv.upstream.tryQueued(s.key, req.args...)
+	reply, err := s.srv.upstream.tryQueued(s.key, args...)
 	switch {
 	case err != nil:
 		s.refuse(notApplied(err))

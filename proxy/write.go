@@ -236,7 +236,7 @@ func (s *session) transactional() bool {
 }
 
 // beforeWrite holds a write back until this session's earlier reads of rows are answered: a GET whose row is still
-// being loaded must not be answered with what is written behind it.
+// being loaded must not be answered with what is written behind it. See pinTo for another reason.
 func (s *session) beforeWrite() {
 	if s.reads.Load() > 0 {
 		s.submit()

@@ -109,11 +109,7 @@ var changeRows = []harness.Rows{
 // openChanges is a process with mappings of every kind that is written.
 func openChanges(t *testing.T, o harness.Options) *shop {
 	t.Helper()
-	o.Config = changeConfig
-	o.MySQL = harness.SharedMySQL(t)
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, changeTables)
-	return openShop(t, o)
+	return openTables(t, changeTables, changeConfig, o)
 }
 
 func (s *shop) restChanges(parked ...string) {

@@ -206,11 +206,8 @@ func TestEveryPointHasACrash(t *testing.T) {
 // crashShop is a shop with the tables of this file.
 func crashShop(t *testing.T, hooks *harness.Hooks) *shop {
 	t.Helper()
-	o := harness.Options{Hooks: hooks, Config: crashConfig, MySQL: harness.SharedMySQL(t),
-		Set: map[string]string{"mysql.timeout": "1s", "journal.session_timeout": "1s", "journal.partitions": "1"}}
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, crashTables)
-	return openShop(t, o)
+	return openTables(t, crashTables, crashConfig, harness.Options{Hooks: hooks,
+		Set: map[string]string{"mysql.timeout": "1s", "journal.session_timeout": "1s", "journal.partitions": "1"}})
 }
 
 // command makes the words of one of crashes: a number behind a key of JSON is the image that holds it.

@@ -21,11 +21,11 @@ func TestHandOverState(t *testing.T) {
 	s := openShop(t, harness.Options{Set: map[string]string{
 		"proxy.listen": fmt.Sprintf(`["127.0.0.1:0", "unix://%s"]`, path),
 	}})
-	s.Redis.Do("ACL", "SETUSER", "ada", "on", ">secret", "~*", "+@all")
+	s.Redis.Do("ACL", "SETUSER", "ada", "on", ">sec\xffret", "~*", "+@all")
 	s.sql("INSERT INTO users VALUES (42, 'Ada', NULL, 36, 12.5)")
 
 	p := dial(t, s.Addr)
-	p.want("+OK\r\n", "AUTH", "ada", "secret")
+	p.want("+OK\r\n", "AUTH", "ada", "sec\xffret")
 	p.want("+OK\r\n", "SELECT", "5")
 	p.want("+OK\r\n", "CLIENT", "SETNAME", "one")
 	id := p.do("CLIENT", "ID")
@@ -213,4 +213,28 @@ func TestHandOverBehindBalancer(t *testing.T) {
 		t.Errorf("exit status %d", code)
 	}
 	s.same()
+}
+
+// A process that takes over and then stands still does not keep the old one: that ends once handover_timeout is over.
+func TestHandOverToOneThatStandsStill(t *testing.T) {
+	t.Parallel()
+	s := openShop(t, harness.Options{Set: map[string]string{"proxy.handover_timeout": "1s", "journal.drain": "1s"}})
+	var clients []*peer
+	for range 20 {
+		p := dial(t, s.Addr)
+		p.do("CLIENT", "SETNAME", strings.Repeat("x", 30000)) // more than fits between the two
+		p.do("MULTI")
+		clients = append(clients, p)
+	}
+	old := s.HandOver()
+	s.Signal(syscall.SIGSTOP)
+	for _, p := range clients {
+		p.send(encode("DISCARD"))
+	}
+	if code := old.Wait(); code != 0 {
+		t.Errorf("exit status %d", code)
+	}
+	s.Signal(syscall.SIGCONT)
+	dial(t, s.Addr).want("+PONG\r\n", "PING")
+	s.rest()
 }

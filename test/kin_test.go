@@ -54,11 +54,13 @@ var kinRows = []harness.Rows{
 
 func openKin(t *testing.T, o harness.Options) *shop {
 	t.Helper()
-	o.Config = kinConfig
-	o.MySQL = harness.SharedMySQL(t)
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, kinTables)
-	s := openShop(t, o)
+	return openPeople(t, kinConfig, o)
+}
+
+// openPeople is openTables with two rows of kinTables.
+func openPeople(t *testing.T, config string, o harness.Options) *shop {
+	t.Helper()
+	s := openTables(t, kinTables, config, o)
 	s.sql("INSERT INTO people VALUES (1, 'a', 11, 40), (2, 'b', 12, 50)")
 	return s
 }

@@ -39,11 +39,7 @@ func openSafe(t *testing.T, o harness.Options, timeout string, needed, replicas 
 	for range replicas {
 		copies = append(copies, replicaOf(t, o.Redis))
 	}
-	o.Config = safeConfig(needed, timeout)
-	o.MySQL = harness.SharedMySQL(t)
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, changeTables)
-	return openShop(t, o), copies
+	return openTables(t, changeTables, safeConfig(needed, timeout), o), copies
 }
 
 // replicaOf starts a replica of r, and waits until r counts it.
@@ -155,6 +151,11 @@ func TestReplicasMissing(t *testing.T) {
 		if got := p.line(); !strings.HasPrefix(got, want) {
 			t.Errorf("EXEC: got %q, want %q", got, want)
 		}
+	}
+	p.do("MULTI")
+	p.do("DEL", "flat:4")
+	if got := p.do("EXEC"); !strings.HasPrefix(got, "*1\r\n-"+notReplicated) {
+		t.Errorf("EXEC of a DEL alone: got %q", got)
 	}
 	p.send(append(encode("SET", "name:2", "last"), encode("QUIT")...))
 	if got := p.rest(); !strings.HasPrefix(got, "-"+notReplicated) || !strings.HasSuffix(got, "\r\n+OK\r\n") {

@@ -121,6 +121,18 @@ func openShop(t testing.TB, o harness.Options) *shop {
 	return s
 }
 
+// openTables is openShop with these tables.
+func openTables(t testing.TB, tables, config string, o harness.Options) *shop {
+	t.Helper()
+	if o.MySQL == nil {
+		o.MySQL = harness.SharedMySQL(t)
+	}
+	o.DB = o.MySQL.NewDB(t)
+	o.MySQL.Exec(o.DB, tables)
+	o.Config = config
+	return openShop(t, o)
+}
+
 // newShop is openShop without the start.
 func newShop(t testing.TB, o harness.Options) *shop {
 	t.Helper()

@@ -57,13 +57,7 @@ column = "ratio"
 
 func openThroughChanges(t *testing.T, o harness.Options) *shop {
 	t.Helper()
-	o.Config = throughChangeConfig
-	if o.MySQL == nil {
-		o.MySQL = harness.SharedMySQL(t)
-	}
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, changeTables)
-	return openShop(t, o)
+	return openTables(t, changeTables, throughChangeConfig, o)
 }
 
 // Commands that need what is there have Redis's replies on rows that are written to MySQL first, and MySQL has what came

@@ -34,15 +34,7 @@ write = "cache"
 
 func openThrough(t *testing.T, o harness.Options) *shop {
 	t.Helper()
-	o.Config = throughConfig
-	if o.MySQL == nil {
-		o.MySQL = harness.SharedMySQL(t)
-	}
-	o.DB = o.MySQL.NewDB(t)
-	o.MySQL.Exec(o.DB, kinTables)
-	s := openShop(t, o)
-	s.sql("INSERT INTO people VALUES (1, 'a', 11, 40), (2, 'b', 12, 50)")
-	return s
+	return openPeople(t, throughConfig, o)
 }
 
 // restThrough is restKin for what reads and writes of rows have left; age:{no} is what clients make it.
@@ -335,24 +327,25 @@ func TestWriteCache(t *testing.T) {
 	}
 
 	// A row that was read before a write does not get into Redis after it, not even when what was written is gone again.
-	for _, write := range [][]string{{"SET", "age:11", "mine", "PX", "1"}, {"APPEND", "age:11", "mine"}, {"RPUSH", "age:11", "mine"}, {"COPY", "age:12", "age:11"}} {
+	for _, write := range [][]string{{"SET", "age:11", "mine", "PX", "1"}, {"APPEND", "age:11", "mine"}, {"RPUSH", "age:11", "mine"}, {"COPY", "age:12", "age:11"},
+		{"SET", "age:11", strings.Repeat("x", 4<<20)}} {
 		s.Redis.Do("DEL", "age:11", s.prefix+":aux:{age:11}")
 		s.sql("UPDATE people SET age = 40 WHERE no = 11")
 		reader := dial(t, s.Addr)
 		reader.send(encode("GET", "age:11"))
 		held := hooks.Wait("load.selected")
 		if got := client.do(write...); got[0] == '-' {
-			t.Fatalf("%q is answered %q", write, got)
+			t.Fatalf("%.100q is answered %q", write, got)
 		}
 		s.sql("UPDATE people SET age = 41 WHERE no = 11")
 		s.Redis.Do("DEL", "age:11")
 		held.Release()
 		hooks.Wait("load.selected").Release() // the row is read again
 		if got := reader.reply(); got != bulk("41") {
-			t.Errorf("after %q the reader gets %q", write, got)
+			t.Errorf("after %.100q the reader gets %q", write, got)
 		}
 		if got := s.Redis.Do("GET", "age:11"); got != "41" {
-			t.Errorf("after %q redis has %v", write, got)
+			t.Errorf("after %.100q redis has %v", write, got)
 		}
 	}
 	hooks.ReleaseAll()

@@ -95,7 +95,23 @@ func TestRowsOfUsers(t *testing.T) {
 			}
 		}
 	}
-	direct, client := login("~user:* +mget")
+	// Nor is it told what keyrow has against a write, also where it has a connection of its own.
+	direct, client := login("~other:* +@all")
+	for _, opening := range [][]string{nil, {"WATCH", "other:1"}, {"MULTI"}} {
+		for _, args := range [][]string{{"SET", "user:42", "nonsense"}, {"LPUSH", "user:42", "x"}, {"GETSET", "user:42", "nonsense"}} {
+			if opening != nil {
+				direct.do(opening...)
+				client.do(opening...)
+			}
+			if want, got := direct.do(args...), client.do(args...); got != want {
+				t.Errorf("after %q %q\n got %q\nwant %q", opening, args, got, want)
+			}
+			if want, got := direct.do("EXEC"), client.do("EXEC"); got != want {
+				t.Errorf("EXEC after %q %q\n got %q\nwant %q", opening, args, got, want)
+			}
+		}
+	}
+	direct, client = login("~user:* +mget")
 	if got := client.do("GET", "user:42"); !strings.HasPrefix(got, "-NOPERM ") {
 		t.Errorf("who may not GET is answered %q", got)
 	}
@@ -124,4 +140,28 @@ func TestRowsOfUsers(t *testing.T) {
 		t.Errorf("who may read is answered %q", got)
 	}
 	s.rest()
+}
+
+// A write that runs as a script and may not mark the row changes nothing: what nobody flushes would never be in MySQL, and
+// what waits to be flushed is nowhere else.
+func TestScriptsOfThoseWhoMayNotMark(t *testing.T) {
+	t.Parallel()
+	s := openThrough(t, harness.Options{})
+	s.Redis.Do("ACL", "SETUSER", "somebody", "on", ">pw", "~*", "+@all", "-zadd")
+	client := dial(t, s.Addr)
+	if got := client.do("AUTH", "somebody", "pw"); got != "+OK\r\n" {
+		t.Fatalf("AUTH is answered %q", got)
+	}
+	for _, args := range [][]string{
+		{"DEL", "nick:a"}, {"UNLINK", "nick:a", "other"}, {"SET", "nick:a", `{"id":1,"no":11,"age":41}`}, {"GETDEL", "nick:a"},
+		{"GETSET", "nick:a", `{"id":1,"no":11,"age":41}`}, {"EVAL", "return redis.call('DEL', KEYS[1])", "1", "nick:a"},
+	} {
+		s.want(`{"id":1,"nick":"a","no":11,"age":40}`, "GET", "nick:a")
+		s.unchanged(args[0], func() {
+			if got := client.until(args...); !strings.HasPrefix(got, "-NOPERM ") && !strings.Contains(got, "The user executing the script can't run this") {
+				t.Errorf("%q is answered %q", args, got)
+			}
+		})
+	}
+	s.restThrough()
 }

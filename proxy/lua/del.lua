@@ -19,7 +19,8 @@
 -- another DEL may have been there first, and that its mark is gone may only say that it was flushed. So it is believed
 -- only if nothing was flushed since; else MySQL is asked again. In a MULTI it cannot be, and the row is taken to be there.
 --
--- Every branch begins with a DEL: Redis refuses a script at maxmemory only before its first write.
+-- Every branch begins with a DEL: Redis refuses a script at maxmemory only before its first write. The mark comes before
+-- the row goes: who has no right to ZADD is refused there, and an image that goes without its mark may be the only copy.
 
 local prefix, now, asked = ARGV[2], ARGV[3], ARGV[#ARGV - 1]
 local settled = redis.call('HGET', prefix .. ':meta', 'settled') or '0'
@@ -91,10 +92,10 @@ for i, key in ipairs(KEYS) do
   else
     local image = redis.call('EXISTS', key) == 1
     if image or found[i] and not gone(i, key) then
-      redis.call(ARGV[1], key)
       redis.call('DEL', aux(key))
-      redis.call('HDEL', part(i, 'expire'), key)
       marked = marked + redis.call('ZADD', part(i, 'dirty'), 'NX', now, '-' .. key)
+      redis.call('HDEL', part(i, 'expire'), key)
+      redis.call(ARGV[1], key)
       there = there + 1
     elseif stuck(i, key) then
       -- Deleting it again is how it is tried again.
