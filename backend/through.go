@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 
 // Points at which WriterOptions.Hook is called, in the order of a write.
 const (
-	HookThroughRead  = "through.read"      // of a change: the row is locked, and what becomes of it is computed next
+	HookThroughRead  = "through.read"      // of what depends on the rows: they are locked, and what becomes of them is decided next
 	HookWritten      = "through.written"   // the statements have run, the rows are locked, and Redis knows nothing
 	HookWithdrawn    = "through.withdrawn" // the images are gone and their keys leased; the next thing is the COMMIT
 	HookThroughDone  = "through.committed" // the COMMIT has succeeded
@@ -159,7 +160,7 @@ func (w *Writer) Write(changes []mapping.Change) (deleted int64, err error) {
 		if try > 0 {
 			w.stats.retries.Add(1)
 		}
-		deleted, err = w.write(context.Background(), func(*sql.Conn) ([]*item, []mapping.Change, error) { return items, changes, nil })
+		_, deleted, err = w.write(context.Background(), func(*sql.Conn) ([]*item, []mapping.Change, error) { return items, changes, nil })
 		if mysqlCode(err) != errDeadlock {
 			break
 		}
@@ -186,50 +187,122 @@ func itemOf(c mapping.Change) (it *item, err error) {
 }
 
 // Change writes one row as compute says, which is given the image of the row, nil if it has none, and tells what to write,
-// or to write nothing. It may be called several times, and the last time counts. Errors are those of Write, or compute's.
+// or to write nothing. It may be called several times, and the last time counts. The image that MySQL has made of what was
+// written is returned, nil if there is none. Errors are those of Write, or compute's.
+func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (image []byte, err error) {
+	reads, err := w.decide(func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
+		r, found, err := w.look(context.Background(), conn, m, key, forUpdate)
+		if err != nil {
+			return nil, nil, err
+		}
+		w.hook(HookThroughRead)
+		c, write, err := compute(r.image(m))
+		if err != nil || !write {
+			return nil, nil, err
+		}
+		it, err := itemOf(c)
+		if err != nil {
+			return nil, nil, err
+		}
+		it.fresh = !found
+		return []*item{it}, []mapping.Change{c}, nil
+	})
+	if len(reads) > 0 {
+		image = reads[0].image(m)
+	}
+	return image, err
+}
+
+// Create makes all of the changes in one transaction if none of their keys has an image, and else none; made tells which.
+// Of changes of the same key the last one is made. Errors are those of Write.
+func (w *Writer) Create(changes []mapping.Change) (made bool, err error) {
+	last := make(map[string]int, len(changes))
+	for i, c := range changes {
+		last[string(c.Key)] = i
+	}
+	items, distinct := make([]*item, 0, len(last)), make([]mapping.Change, 0, len(last))
+	for i, c := range changes {
+		if last[string(c.Key)] != i {
+			continue
+		}
+		it, err := itemOf(c)
+		if err != nil {
+			return false, err
+		}
+		items, distinct = append(items, it), append(distinct, c)
+	}
+	order := slices.Clone(items)
+	slices.SortFunc(order, func(a, b *item) int { return strings.Compare(a.key, b.key) })
+	reads, err := w.decide(func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
+		for _, it := range order { // all lock in one order, so nobody waits for who waits for him
+			if absent, err := w.absent(context.Background(), conn, it); err != nil || !absent {
+				return nil, nil, err
+			}
+		}
+		w.hook(HookThroughRead)
+		begun := make(map[string]bool, len(items))
+		for _, it := range items {
+			row := rowName(it)
+			it.fresh = it.fresh && !begun[row] // what is behind the first key of a row changes what that made
+			begun[row] = true
+		}
+		return items, distinct, nil
+	})
+	return len(reads) > 0, err
+}
+
+// absent reports whether the key of an item has no image, and makes the item fresh if there is no row. A row is locked where
+// there is one only: what MySQL locks in the place of others keeps everybody from making rows near it, which ends in deadlocks.
+func (w *Writer) absent(ctx context.Context, conn *sql.Conn, it *item) (bool, error) {
+	r, found, err := w.look(ctx, conn, it.m, []byte(it.key), "")
+	if err == nil && found && r.nothing() {
+		r, found, err = w.look(ctx, conn, it.m, []byte(it.key), forUpdate)
+	}
+	it.fresh = !found
+	return err == nil && r.nothing(), err
+}
+
+// rowName is the same for the keys that one row has in mappings with the same columns in their keys.
+func rowName(it *item) string {
+	parts := make([]string, len(it.id))
+	for i, column := range it.m.KeyColumns() {
+		parts[i] = fmt.Sprintf("%q=%#v", column, it.id[i])
+	}
+	slices.Sort(parts)
+	return it.m.Table() + " " + strings.Join(parts, " ")
+}
+
+// decide writes what plan makes of rows that it looks at, and returns what MySQL has made of them, nothing if nothing was
+// written.
 //
-// The row is locked when it is read, until the commit, so what is written is made of what there is, whoever else writes:
+// A row is locked when it is read, until the commit, so what is written is made of what there is, whoever else writes:
 //
 //	A: SELECT … FOR UPDATE -> 1          B: SELECT … FOR UPDATE waits
 //	A: UPDATE 2, COMMIT                  B: -> 2, UPDATE 3, COMMIT
 //
 // A row that is not there cannot be locked. What MySQL locks in its place, if anything, both A and B get, and then
 // their INSERTs wait for each other until MySQL ends one of them; or the later INSERT finds the row of the other. As it is
-// a plain INSERT, that is an error and no update, in either case, and the change is computed again.
-func (w *Writer) Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (err error) {
-	start, wrote := time.Now(), false
+// a plain INSERT, that is an error and no update, in either case, and all of it is decided again.
+func (w *Writer) decide(plan func(conn *sql.Conn) ([]*item, []mapping.Change, error)) (reads []*read, err error) {
+	start := time.Now()
 	for try := range changeTries {
 		if try > 0 {
 			w.stats.retries.Add(1)
 		}
 		fresh := false
-		_, err = w.write(context.Background(), func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
-			r, found, err := w.look(context.Background(), conn, m, key)
-			if err != nil {
-				return nil, nil, err
-			}
-			w.hook(HookThroughRead)
-			c, write, err := compute(r.image(m))
-			wrote = write
-			if err != nil || !write {
-				return nil, nil, err
-			}
-			it, err := itemOf(c)
-			if err != nil {
-				return nil, nil, err
-			}
-			fresh = !found
-			it.fresh = fresh
-			return []*item{it}, []mapping.Change{c}, nil
+		reads, _, err = w.write(context.Background(), func(conn *sql.Conn) ([]*item, []mapping.Change, error) {
+			items, changes, err := plan(conn)
+			fresh = slices.ContainsFunc(items, func(it *item) bool { return it.fresh })
+			return items, changes, err
 		})
 		if code := mysqlCode(err); code != errDeadlock && !(fresh && code == errDuplicate) {
 			break
 		}
 	}
-	if err == nil && wrote {
-		w.written(1, time.Since(start))
+	if len(reads) > 0 {
+		w.written(len(reads), time.Since(start))
 	}
-	return w.told(err)
+	return reads, w.told(err)
 }
 
 // unknownError is a COMMIT that was not answered.
@@ -271,11 +344,12 @@ func (w *Writer) told(err error) error {
 	return &Error{CodeErr, fmt.Sprintf("mysql refused it: %v: nothing was applied", err)}
 }
 
-// write is one try to make what plan says within the transaction.
-func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, []mapping.Change, error)) (deleted int64, err error) {
+// write is one try to make what plan says within the transaction. It returns what MySQL has made of the rows, and how many
+// of those to be deleted were there; nothing if nothing was written.
+func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, []mapping.Change, error)) (reads []*read, deleted int64, err error) {
 	conn, err := w.db.Conn(ctx)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	committed := false
 	defer func() {
@@ -287,20 +361,20 @@ func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, 
 		_ = conn.Close()
 	}()
 	if _, err := conn.ExecContext(ctx, "START TRANSACTION"); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	items, changes, err := plan(conn)
 	if err != nil || len(items) == 0 {
-		return 0, err
+		return nil, 0, err
 	}
 	kin, err := w.kin(ctx, conn, items, true)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	for _, it := range items {
 		n, err := w.put(ctx, conn, it)
 		if err != nil {
-			return 0, err
+			return nil, 0, err
 		}
 		if it.step == stepDelete {
 			deleted += n
@@ -308,34 +382,34 @@ func (w *Writer) write(ctx context.Context, plan func(conn *sql.Conn) ([]*item, 
 	}
 	more, err := w.kin(ctx, conn, items, false)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	kin = append(kin, more...)
 	slices.SortFunc(kin, bytes.Compare)
 	kin = slices.CompactFunc(kin, bytes.Equal)
-	reads := make([]*read, len(items))
+	reads = make([]*read, len(items))
 	for i, it := range items {
 		if it.step == stepDelete {
 			reads[i] = &read{load: newLoad([]byte(it.key))}
-		} else if reads[i], _, err = w.look(ctx, conn, it.m, []byte(it.key)); err != nil {
-			return 0, err
+		} else if reads[i], _, err = w.look(ctx, conn, it.m, []byte(it.key), forUpdate); err != nil {
+			return nil, 0, err
 		}
 	}
 	w.hook(HookWritten)
 	token := w.token + strconv.FormatUint(w.tokens.Add(1), 36)
 	if err := w.withdraw(ctx, token, items, kin); err != nil {
-		return 0, err
+		return nil, 0, err
 	}
 	w.hook(HookWithdrawn)
 	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
 		// The leases are left to run out: the commit may still be under way.
-		return 0, unknownError{err}
+		return nil, 0, unknownError{err}
 	}
 	committed = true
 	w.hook(HookThroughDone)
 	w.show(ctx, token, reads, changes, kin)
 	w.hook(HookThroughShown)
-	return deleted, nil
+	return reads, deleted, nil
 }
 
 // kin are the keys of the rows in other mappings.
@@ -388,14 +462,16 @@ func (w *Writer) put(ctx context.Context, conn *sql.Conn, it *item) (affected in
 	return exec(query, args)
 }
 
-// look locks a row and reads it, as it is in this transaction.
-func (w *Writer) look(ctx context.Context, conn *sql.Conn, m *mapping.Mapping, key []byte) (r *read, found bool, err error) {
+const forUpdate = " FOR UPDATE"
+
+// look reads a row, as it is in this transaction; with forUpdate it locks it too.
+func (w *Writer) look(ctx context.Context, conn *sql.Conn, m *mapping.Mapping, key []byte, lock string) (r *read, found bool, err error) {
 	r = &read{load: newLoad(key)}
 	id, err := m.KeyArgs(nil, key)
 	if err != nil {
 		return nil, false, &Error{CodeErr, err.Error() + ": nothing was applied"}
 	}
-	rows, err := conn.QueryContext(ctx, selectByKey(m, 1)+" FOR UPDATE", id...)
+	rows, err := conn.QueryContext(ctx, selectByKey(m, 1)+lock, id...)
 	if err != nil {
 		return nil, false, err
 	}

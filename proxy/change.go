@@ -6,6 +6,7 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
+	"math/big"
 	"strconv"
 	"strings"
 	"time"
@@ -136,7 +137,7 @@ func wellFormed(c *command, args [][]byte) bool {
 // changeBy reads a change of a key of m.
 func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*change, error) {
 	x := &change{c: c, m: m, key: bytes.Clone(args[1]), residency: "keep"}
-	if c.name == "SET" && m.Through {
+	if m.Through && editable(c, m) && (c.name != "GETDEL" || m.DeleteRow) {
 		return nil, s.queueable(c, m)
 	}
 	if c.name == "SET" {
@@ -149,7 +150,7 @@ func (s *session) changeBy(c *command, m *mapping.Mapping, args [][]byte) (*chan
 		}
 		return x, x.set(&w)
 	}
-	if !takes(m, c) || m.Through && (c.name != "GETDEL" || m.DeleteRow) {
+	if !takes(m, c) {
 		return nil, s.objectionTo(c, x.key)
 	}
 	if err := s.writable(m, x.key); err != nil {
@@ -252,6 +253,10 @@ func (x *change) addFloat(args [][]byte) error {
 		return err
 	case !ok:
 		return x.edit(asText, args) // Redis refuses it
+	}
+	if _, fits := parseInt(units); !fits && x.limits.Scale > 0 {
+		return refused(fmt.Sprintf("%s of %.100q by %.40q is out of range, the column takes %s; nothing was changed",
+			x.c.name, x.key, args[len(args)-1], x.limits))
 	}
 	x.answer = asText
 	x.adds(units, args)
@@ -373,6 +378,9 @@ func (x *change) outOfRange(out outcome) error {
 func (x *change) judge(out outcome) error {
 	old, text := bulk(out.elems[1]), bulk(out.elems[2])
 	value, err := x.m.Value(x.key, x.field, text)
+	if err == nil && x.answer == asInteger {
+		err = inexact(x.c, x.key, text, value)
+	}
 	if err != nil {
 		return err
 	}
@@ -382,6 +390,20 @@ func (x *change) judge(out outcome) error {
 	}
 	x.what = append([][]byte{[]byte("swap"), x.field, there, old, value, text}, x.what[2:]...)
 	return nil
+}
+
+// inexact refuses an integer that a column would hold as another, as FLOAT does beyond 2^24: the next reader would get
+// what nobody was answered.
+func inexact(c *command, key, sum, held []byte) error {
+	if bytes.Equal(sum, held) {
+		return nil
+	}
+	a, ok := new(big.Rat).SetString(string(sum))
+	b, is := new(big.Rat).SetString(string(held))
+	if ok && is && a.Cmp(b) == 0 {
+		return nil
+	}
+	return refused(fmt.Sprintf("%s of %.100q would be %s, of which the column would make %s; nothing was changed", c.name, key, sum, held))
 }
 
 // again is what to do after a swap that came too late: the command that the value was made of.

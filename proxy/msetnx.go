@@ -24,11 +24,8 @@ type bundle struct {
 	how          []deletedKey // m is nil for keys that are not mapped
 }
 
-// bundleOf reads an MSETNX; it is nil if no key is a row, or Redis refuses it.
+// bundleOf reads an MSETNX; it is nil if no key is a row.
 func (s *session) bundleOf(c *command, args [][]byte) (*bundle, error) {
-	if len(args)%2 == 0 {
-		return nil, nil
-	}
 	b, found := &bundle{}, false
 	var own []byte // a key that is the clients' own
 	for i := 1; i < len(args); i += 2 {
@@ -40,7 +37,10 @@ func (s *session) bundleOf(c *command, args [][]byte) (*bundle, error) {
 			own = key
 		case m != nil:
 			found = true
-			if err = s.markable(c, m, key); err == nil {
+			if err = s.queueable(c, m); err == nil {
+				err = s.writable(m, key)
+			}
+			if err == nil {
 				image, err = m.Canonical(nil, key, image)
 			}
 		case s.here() && s.srv.journal.Reserved(key):
@@ -64,6 +64,13 @@ func (s *session) bundleOf(c *command, args [][]byte) (*bundle, error) {
 
 // msetnx serves MSETNX. With mapped keys in it, it runs as a script: whether a row is there is known to MySQL.
 func (s *session) msetnx(c *command, req request) {
+	switch {
+	case len(req.args)%2 == 0:
+		s.forward(req) // Redis refuses it
+		return
+	case s.msetnxThrough(c, req):
+		return
+	}
 	b, err := s.bundleOf(c, req.args)
 	switch {
 	case err != nil:
@@ -135,6 +142,10 @@ func (b *bundle) args(j mapping.Journal) [][]byte {
 // queueMsetnx queues MSETNX.
 func (s *session) queueMsetnx(c *command, req request) {
 	if !s.confirmed(req) {
+		return
+	}
+	if len(req.args)%2 == 0 {
+		s.forward(req) // Redis refuses it
 		return
 	}
 	b, err := s.bundleOf(c, req.args)

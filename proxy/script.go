@@ -68,8 +68,11 @@ func (s *session) scriptKeys(c *command, args [][]byte) (keys []blindKey, err er
 			own = key
 		case m.Deny:
 			err = s.objectionTo(c, key)
+		case m.Through:
+			err = refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of %s with write = \"through\": what a script writes "+
+				"cannot go to MySQL first; send the commands themselves, or %[1]s_RO to read it, nothing was changed", c.name, key, m))
 		default:
-			err = s.markable(c, m, key)
+			err = s.writable(m, key)
 			keys = append(keys, blindKey{key: bytes.Clone(key), sign: mapping.MarkMaybe})
 		}
 		return err == nil

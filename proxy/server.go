@@ -50,7 +50,11 @@ type Writer interface {
 	Write(changes []mapping.Change) (deleted int64, err error)
 	// Change writes the row of key as compute says, which is given the image that it has, nil if there is none, while
 	// nobody else can write it; unless that says to write nothing. It may be called several times, and the last time counts.
-	Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) error
+	// The image that MySQL has made of what was written is returned, nil if there is none.
+	Change(m *mapping.Mapping, key []byte, compute func(image []byte) (c mapping.Change, write bool, err error)) (image []byte, err error)
+	// Create makes all of the changes if none of their keys has an image, which nobody else can give them meanwhile, or
+	// none; made tells which.
+	Create(changes []mapping.Change) (made bool, err error)
 }
 
 // Gate says whether the journal takes more marks.

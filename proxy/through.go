@@ -115,10 +115,8 @@ func waits(err error) error {
 	return refused(err.Error() + ", from when its mapping was write = \"behind\"; nothing was applied, try again once it is flushed")
 }
 
-// msetThrough serves an MSET with rows that are written to MySQL first. It is false if there are none.
-func (s *session) msetThrough(req request) bool {
-	pairs := req.args[1:]
-	var changes []mapping.Change
+// throughPairs are the rows of an MSET or MSETNX that are written to MySQL first; it fails if they are not all that it has.
+func (s *session) throughPairs(c *command, pairs [][]byte) (changes []mapping.Change, err error) {
 	var other []byte
 	for i := 0; i < len(pairs); i += 2 {
 		m := s.mapped(pairs[i])
@@ -128,21 +126,65 @@ func (s *session) msetThrough(req request) bool {
 		}
 		change, err := s.rowOf(m, written{key: pairs[i], value: pairs[i+1]})
 		if err != nil {
-			s.refuseKnown(err)
-			return true
+			return nil, err
 		}
 		changes = append(changes, change)
 	}
+	if len(changes) > 0 && other != nil {
+		return nil, refused(fmt.Sprintf("%s of rows that are write = \"through\" and of %.100q, which is not, is not supported; "+
+			"send one for each, nothing was changed", c.name, other))
+	}
+	return changes, nil
+}
+
+// msetThrough serves an MSET with rows that are written to MySQL first. It is false if there are none.
+func (s *session) msetThrough(c *command, req request) bool {
+	changes, err := s.throughPairs(c, req.args[1:])
 	switch {
+	case err != nil:
+		s.refuseKnown(err)
 	case len(changes) == 0:
 		return false
-	case other != nil:
-		s.refuseKnown(refused(fmt.Sprintf("MSET of rows that are write = \"through\" and of %.100q, which is not, is not supported; "+
-			"send one for each, nothing was changed", other)))
 	case s.entitled(req):
 		s.through(changes...)
 	}
 	return true
+}
+
+// msetnxThrough serves an MSETNX with rows that are written to MySQL first. It is false if there are none.
+func (s *session) msetnxThrough(c *command, req request) bool {
+	changes, err := s.throughPairs(c, req.args[1:])
+	switch {
+	case err != nil:
+		s.refuseKnown(err)
+	case len(changes) == 0:
+		return false
+	case s.entitled(req):
+		s.create(changes)
+	}
+	return true
+}
+
+// create makes rows in MySQL, if none of them is there, and answers the client.
+func (s *session) create(changes []mapping.Change) {
+	s.settle()
+	s.beforeWrite()
+	s.way = wayMySQL
+	s.stepAside()
+	begun := clock()
+	made, err := s.srv.writer.Create(changes)
+	s.waits(begun)
+	switch {
+	case errors.Is(err, mapping.ErrWaits):
+		s.refuse(waits(err))
+	case err != nil:
+		s.refuse(err)
+	case made:
+		s.srv.stats.Writes.Add(int64(len(changes)))
+		s.answer([]byte(":1\r\n"))
+	default:
+		s.answer([]byte(":0\r\n"))
+	}
 }
 
 // errAnswered says that the client has its answer.
@@ -177,7 +219,8 @@ func (s *session) queueable(c *command, m *mapping.Mapping) error {
 	if !m.Through {
 		return nil
 	}
-	return refused(fmt.Sprintf("%s inside MULTI is not supported on rows of %s, which is write = \"through\"; send it outside", c.name, m))
+	return refused(fmt.Sprintf("%s inside MULTI is not supported on rows of %s, which is write = \"through\": MySQL's commit and EXEC "+
+		"cannot be one step; send it outside of MULTI, nothing was changed", c.name, m))
 }
 
 // entitled asks Redis whether it would run the command, for it is keyrow's own rights that the row is written with. If

@@ -195,15 +195,6 @@ func (s *session) writable(m *mapping.Mapping, key []byte) error {
 	return s.srv.gate.Admit()
 }
 
-// markable says why key cannot be written by a command that is only marked for MySQL.
-func (s *session) markable(c *command, m *mapping.Mapping, key []byte) error {
-	if m.Through {
-		return refused(fmt.Sprintf("%s is not supported on %.100q, which is a row of %s with write = \"through\"; "+
-			"SET the whole row instead, nothing was changed", c.name, key, m))
-	}
-	return s.writable(m, key)
-}
-
 // apart refuses a command that has rows among its keys, and one that is the clients' own.
 func (s *session) apart(c *command, own []byte) error {
 	return refused(fmt.Sprintf("%s of rows and of %.100q, which is %s, is not supported; send one for each, nothing was changed",
@@ -269,7 +260,7 @@ func (s *session) mset(c *command, req request) {
 	case len(pairs)%2 != 0:
 		s.forward(req) // Redis refuses it
 		return
-	case s.msetThrough(req):
+	case s.msetThrough(c, req):
 		return
 	}
 	s.way = wayJournal

@@ -322,7 +322,6 @@ func TestWriteCache(t *testing.T) {
 	}
 	s.refused([]string{"EVAL of rows and of", "age:12", "nothing was changed"}, "EVAL", "return 1", 2, "nick:a", "age:12")
 	s.refused([]string{"EVAL is not supported", "through"}, "EVAL", "return 1", 1, "person:1")
-	s.refused([]string{"MSETNX is not supported", "through"}, "MSETNX", "person:1", `{"nick":"a","no":11}`)
 	if got := s.row("SELECT age FROM people WHERE no = 12"); got != "50" {
 		t.Errorf("mysql has %s", got)
 	}
