@@ -187,7 +187,7 @@ func (c *cutter) relay(client, server net.Conn) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := client.Read(buf)
-		if bytes.Contains(buf[:n], []byte("COMMIT")) && c.armed.CompareAndSwap(true, false) {
+		if bytes.Contains(buf[:n], []byte("\x03COMMIT")) && c.armed.CompareAndSwap(true, false) {
 			cut.Store(true)
 		}
 		if _, failed := server.Write(buf[:n]); err != nil || failed != nil {
