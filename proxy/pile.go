@@ -30,6 +30,9 @@ func (p *pile) add(b []byte, least int) {
 		}
 		if last == nil || len(*last) == cap(*last) {
 			last = newPiece(max(least, p.size))
+			if p.head > len(p.pieces)/2 { // it may never be empty: what is gone must not add up
+				p.pieces, p.head = slices.Delete(p.pieces, 0, p.head), 0
+			}
 			p.pieces = append(p.pieces, last)
 		}
 		n := min(len(b), cap(*last)-len(*last))

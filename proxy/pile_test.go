@@ -76,3 +76,17 @@ func TestPile(t *testing.T) {
 		p.clear()
 	}
 }
+
+// A pile that is never empty, as that of a client that is always a little behind, takes no more room for what is gone.
+func TestPileNeverEmpty(t *testing.T) {
+	var p pile
+	b := make([]byte, maxPiece)
+	p.add(b, maxPiece)
+	for range 10_000 {
+		p.add(b, maxPiece)
+		p.drop(len(p.first()))
+	}
+	if p.size != maxPiece || cap(p.pieces) > 16 {
+		t.Errorf("%d bytes wait, in %d places", p.size, cap(p.pieces))
+	}
+}

@@ -139,20 +139,15 @@ func (s *session) throughPairs(c *command, pairs [][]byte) (changes []mapping.Ch
 
 // msetThrough serves an MSET with rows that are written to MySQL first. It is false if there are none.
 func (s *session) msetThrough(c *command, req request) bool {
-	changes, err := s.throughPairs(c, req.args[1:])
-	switch {
-	case err != nil:
-		s.refuseKnown(err)
-	case len(changes) == 0:
-		return false
-	case s.entitled(req):
-		s.through(changes...)
-	}
-	return true
+	return s.pairsThrough(c, req, func(changes []mapping.Change) { s.through(changes...) })
 }
 
 // msetnxThrough serves an MSETNX with rows that are written to MySQL first. It is false if there are none.
 func (s *session) msetnxThrough(c *command, req request) bool {
+	return s.pairsThrough(c, req, s.create)
+}
+
+func (s *session) pairsThrough(c *command, req request, write func([]mapping.Change)) bool {
 	changes, err := s.throughPairs(c, req.args[1:])
 	switch {
 	case err != nil:
@@ -160,7 +155,7 @@ func (s *session) msetnxThrough(c *command, req request) bool {
 	case len(changes) == 0:
 		return false
 	case s.entitled(req):
-		s.create(changes)
+		write(changes)
 	}
 	return true
 }
