@@ -285,9 +285,21 @@ func (s *shop) crash(t *testing.T, hooks *harness.Hooks, c crash, id int) {
 	}
 	s.Settled()
 	hooks.Arm(c.point)
+	again := c.point == "empty.before-script" && c.times > 0
+	if again {
+		hooks.Arm(c.point, "empty.after-script", "flush.before-commit")
+	}
 	p := dial(t, s.Addr)
 	for _, text := range c.do {
 		p.send(encode(s.command(text, id)...))
+	}
+	if again {
+		// FLUSHALL only comes back to the point if it found a write that was not flushed.
+		flush := hooks.Wait("flush.before-commit")
+		hooks.Wait(c.point).Release()
+		hooks.Wait("empty.after-script").Release()
+		flush.Release()
+		c.times--
 	}
 	for range c.times {
 		hooks.Wait(c.point).Release()
