@@ -58,6 +58,7 @@ type owner struct {
 
 	retry    *pacer
 	size     int                 // marks to read for a batch: less after failures
+	image    int                 // bytes that an image may have, going by those before
 	waiting  map[string]*waiting // keys tried alone, later
 	stale    *stale
 	admitted *mapping.Set // parked keys were looked through for such as are of it
@@ -82,6 +83,7 @@ func newOwner(f *Flusher, p int) *owner {
 		log:  f.often.With().Int("partition", p).Logger(),
 		size: f.journal.cfg.Batch,
 
+		image: firstImage,
 		retry: newPacer(retryFirst, retryLast),
 	}
 	return o
