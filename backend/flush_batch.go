@@ -219,7 +219,9 @@ func (o *owner) marked(ctx context.Context) (entries []any, err error) {
 	seen := make(map[string]bool, min(o.size, scriptKeys))
 	bytes := 0
 	for at := 0; at < o.size && bytes < batchBytes; at += scriptKeys {
+		start := time.Now()
 		marks, err := o.f.rdb.ZRange(ctx, o.keys.flushing, int64(at), int64(min(at+scriptKeys, o.size)-1)).Result()
+		o.inRedis += time.Since(start)
 		if err != nil {
 			return nil, fmt.Errorf("redis: %w", err)
 		}
@@ -239,7 +241,9 @@ func (o *owner) marked(ctx context.Context) (entries []any, err error) {
 		for len(written) > 0 && bytes < batchBytes {
 			some := written[:min(len(written), max(1, (batchBytes-bytes)/o.image))]
 			written = written[len(some):]
+			start := time.Now()
 			images, err := o.f.rdb.MGet(ctx, some...).Result()
+			o.inRedis += time.Since(start)
 			if err != nil {
 				return nil, fmt.Errorf("redis: %w", err)
 			}
@@ -593,7 +597,9 @@ func (l *lives) next(m *mapping.Mapping) string {
 
 // script runs a script under our token.
 func (o *owner) script(ctx context.Context, s *redis.Script, keys []string, args ...any) (any, error) {
+	start := time.Now()
 	reply, err := s.Run(ctx, o.f.rdb, keys, append([]any{o.token}, args...)...).Result()
+	o.inRedis += time.Since(start)
 	switch {
 	case err == nil:
 		return reply, nil

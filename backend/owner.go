@@ -56,6 +56,7 @@ type owner struct {
 	packet int       // max_allowed_packet of the server
 	token  string    // in the fence; "": to be set before the next script
 
+	inRedis  time.Duration // what the flush under way has waited for Redis
 	retry    *pacer
 	size     int                 // marks to read for a batch: less after failures
 	image    int                 // bytes that an image may have, going by those before
@@ -194,6 +195,7 @@ func (o *owner) own(ctx context.Context) error {
 			o.log.Warn().Err(err).Msg("parked keys cannot be looked through for such as have a mapping now")
 		}
 		start := time.Now()
+		o.inRedis = 0
 		deferring, err := o.flush(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -202,7 +204,7 @@ func (o *owner) own(ctx context.Context) error {
 		case err == nil:
 			o.retry.Reset()
 			// Marks that cannot be flushed yet go round with every sweep; they get half of the time at most.
-			err = o.rest(ctx, max(o.f.journal.cfg.Interval-time.Since(start), deferring), o.f.kicks[o.p])
+			err = o.rest(ctx, max(o.f.journal.cfg.Interval-time.Since(start), deferring, o.yield()), o.f.kicks[o.p])
 		case errors.Is(err, errFenced), errors.Is(err, errLostConn):
 			o.f.retrying(err)
 			return err
@@ -222,6 +224,25 @@ func (o *owner) own(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// A flush that has waited for Redis for some time leaves it to the clients for yieldShare times as long, and for
+// yieldMost intervals at most: it takes a quarter of Redis's time, unless the journal grows for so long that all of the
+// time is needed.
+const (
+	yieldShare = 3
+	yieldMost  = 10
+)
+
+// yield is how long to let Redis alone after a flush. It is less than what is left of the interval until Redis, or the
+// machine, has more to do than it can. Then every flush that is made later pays, for rows that are written again meanwhile
+// are flushed once and not twice. A slow MySQL is no reason to wait, and neither are clients when the journal is half full,
+// since they would be refused in the end.
+func (o *owner) yield() time.Duration {
+	if j := o.f.journal; j.Pending() < int64(j.MaxPending())/2 {
+		return min(yieldShare*o.inRedis, yieldMost*j.cfg.Interval)
+	}
+	return 0
 }
 
 // rest waits for d, or less if kicked, and lets MySQL hear of us often enough to keep the session.

@@ -164,3 +164,27 @@ func TestFlushRedisRestarts(t *testing.T) {
 	fl.drained(p)
 	fl.want("SELECT GROUP_CONCAT(balance ORDER BY id) FROM accounts", "2,2")
 }
+
+// TestYield: who has kept Redis busy leaves it to the clients for some time, but not for ever, and not when there is hardly
+// room for what they write.
+func TestYield(t *testing.T) {
+	for _, c := range []struct {
+		inRedis time.Duration
+		pending int64
+		want    time.Duration
+	}{
+		{0, 100, 0},
+		{10 * time.Millisecond, 100, 30 * time.Millisecond},
+		{10 * time.Millisecond, 499, 30 * time.Millisecond},
+		{10 * time.Millisecond, 500, 0},
+		{time.Minute, 100, time.Second},
+	} {
+		j := &Journal{cfg: JournalConfig{Interval: 100 * time.Millisecond}}
+		j.SetMaxPending(1000)
+		j.counted.Store(c.pending)
+		o := &owner{f: &Flusher{journal: j}, inRedis: c.inRedis}
+		if got := o.yield(); got != c.want {
+			t.Errorf("after %s in Redis, with %d marks: %s, want %s", c.inRedis, c.pending, got, c.want)
+		}
+	}
+}
