@@ -203,6 +203,7 @@ var replies = []struct {
 	{name: "several", in: "+OK\r\n:12\r\n-ERR x\r\n$-1\r\n*-1\r\n", ends: []int{5, 10, 18, 23, 28}},
 	{name: "bulk", in: "$3\r\na\r\n\r\n$0\r\n\r\n", ends: []int{9, 15}},
 	{name: "array", in: "*2\r\n$1\r\na\r\n*1\r\n:1\r\n+OK\r\n", ends: []int{19, 24}},
+	{name: "arrays of strings", in: "*3\r\n$1\r\na\r\n$-1\r\n*2\r\n$2\r\nbb\r\n$0\r\n\r\n*2\r\n*1\r\n$1\r\nx\r\n$1\r\ny\r\n", ends: []int{34, 56}},
 	{name: "empty array", in: "*0\r\n*1\r\n*0\r\n", ends: []int{4, 12}},
 	{name: "map", in: "%1\r\n+a\r\n#t\r\n", ends: []int{12}},
 	{name: "attribute", in: "|1\r\n+a\r\n:1\r\n$1\r\nx\r\n,1.5\r\n", ends: []int{19, 25}},

@@ -48,6 +48,7 @@ type lane struct {
 	flushing bool   // somebody writes
 	probe    probe
 	expected uint64 // replies to everything that was queued since the connection was made
+	window   window
 
 	private *private // what makes it the lane of one session; nil: shared
 	primary primary
@@ -190,7 +191,7 @@ func (l *lane) down(why error) {
 	}
 	waiting := l.fifo
 	l.out.clear()
-	l.fifo, l.expected = nil, 0
+	l.fifo, l.expected, l.window = nil, 0, window{}
 	l.probe.reset()
 	l.room.Broadcast()
 	l.mu.Unlock()
@@ -215,7 +216,7 @@ func (l *lane) lose(err error) {
 	l.out.clear()
 	l.conn, l.local, l.fifo = nil, "", nil
 	l.full, l.flushing, l.unsent = false, false, false
-	l.expected, l.popped = 0, 0
+	l.expected, l.popped, l.window = 0, 0, window{}
 	l.probe.reset()
 	l.work.Broadcast()
 	l.room.Broadcast()
@@ -298,11 +299,13 @@ func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 	if err != nil {
 		l.up.stats.Unsent.Add(owedFor(entries))
 	} else {
+		direct := len(wire) >= laneFlush && l.vacant()
+		l.window.queue(len(wire), l.expected)
 		l.await(entries)
 		if l.private == nil {
 			l.probe.arm(s)
 		}
-		if len(wire) >= laneFlush && l.vacant() {
+		if direct {
 			l.probe.send(l.expected)
 			if rest := l.sendOff(wire); len(rest) > 0 {
 				l.out.addFirst(rest)
@@ -343,6 +346,7 @@ func (l *lane) push(wire []byte, entries []entry) error {
 	if err := l.usable(); err != nil {
 		return err
 	}
+	l.window.queue(len(wire), l.expected)
 	l.await(entries)
 	l.queue(wire)
 	return nil
@@ -376,6 +380,38 @@ func (l *lane) await(entries []entry) {
 			continue
 		}
 		l.fifo = append(l.fifo, e)
+	}
+}
+
+// next takes what is to be written next; mu is held. That is buf, which is in piece with kept bytes behind it that are not
+// to be written yet, and whoever writes it gives piece back with wrote. It is empty if everything has to wait for replies.
+func (l *lane) next() (piece *[]byte, buf []byte, kept int) {
+	if l.out.size == 0 {
+		return nil, nil, 0
+	}
+	open := l.out.size
+	if l.private == nil {
+		open = l.window.open(open)
+	}
+	if open == 0 {
+		return nil, nil, 0
+	}
+	piece, buf = l.out.take()
+	if kept = max(0, len(buf)-open); kept+l.out.size == 0 {
+		l.probe.send(l.expected)
+	}
+	if !l.crowded() {
+		l.room.Signal()
+	}
+	return piece, buf[:len(buf)-kept], kept
+}
+
+// wrote takes piece back, the last rest bytes of which are to be written before anything else; mu is held.
+func (l *lane) wrote(piece *[]byte, rest int) {
+	if rest > 0 {
+		l.out.putBack(piece, rest)
+	} else {
+		freePiece(piece)
 	}
 }
 
@@ -527,6 +563,20 @@ func (l *lane) collect(op operation, piece []byte, done bool) error {
 		l.collected = l.collected[:0]
 	}
 	return nil
+}
+
+// took is called after consume, with the bytes it took.
+func (l *lane) took(n int, arrived time.Duration) {
+	done := l.popped - uint64(l.head.n)
+	l.probe.end(done, arrived, l.up.timed)
+	if l.private != nil {
+		return
+	}
+	l.mu.Lock()
+	if l.window.take(n, done); l.out.size > 0 {
+		l.work.Signal()
+	}
+	l.mu.Unlock()
 }
 
 // pop takes the next entry. The fifo is taken whole, so the lock is held once for many replies.

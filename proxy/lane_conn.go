@@ -23,22 +23,28 @@ func (l *lane) write(conn net.Conn) {
 		// clients without pipelining from 0.67 to 0.85 of a direct connection.
 		runtime.Gosched()
 		l.mu.Lock()
-		if l.conn != conn || l.state != laneUp {
-			l.mu.Unlock()
-			return
-		}
-		piece, buf := l.out.take()
-		if l.out.size == 0 {
-			l.probe.send(l.expected)
-		}
-		if !l.crowded() {
-			l.room.Signal()
+		var piece *[]byte
+		var buf []byte
+		var kept int
+		for l.conn == conn && l.state == laneUp && len(buf) == 0 {
+			if piece, buf, kept = l.next(); len(buf) == 0 {
+				l.work.Wait()
+			}
 		}
 		l.mu.Unlock()
+		if len(buf) == 0 {
+			return
+		}
 		if _, err := conn.Write(buf); err != nil {
 			_ = conn.Close() // the reader ends with it and answers what is outstanding
 		}
-		freePiece(piece)
+		l.mu.Lock()
+		if l.conn == conn {
+			l.wrote(piece, kept)
+		} else {
+			freePiece(piece)
+		}
+		l.mu.Unlock()
 	}
 }
 
@@ -58,7 +64,7 @@ func (l *lane) read(conn net.Conn) error {
 			arrived := l.probe.arrived(0)
 			l.arrived = clock()
 			used, ferr := l.consume(buf[:w])
-			l.probe.end(l.popped-uint64(l.head.n), arrived, l.up.timed)
+			l.took(used, arrived)
 			if ferr != nil {
 				return ferr
 			}

@@ -72,25 +72,24 @@ func (l *lane) flush() {
 		refused.finish(err)
 		l.mu.Lock()
 	}
-	for l.point != nil && !l.flushing && !l.full && l.out.size > 0 {
-		piece, buf := l.out.take()
-		if l.out.size == 0 {
-			l.probe.send(l.expected)
+	for l.point != nil && !l.flushing && !l.full {
+		piece, buf, kept := l.next()
+		if len(buf) == 0 {
+			break
 		}
-		if !l.crowded() {
-			l.room.Signal()
-		}
-		if rest := l.sendOff(buf); len(rest) > 0 {
-			l.out.putBack(piece, len(rest))
+		point := l.point
+		if rest := l.sendOff(buf); l.point == point {
+			l.wrote(piece, len(rest)+kept)
 		} else {
-			freePiece(piece)
+			freePiece(piece) // the next connection has nothing to do with it
 		}
 	}
 }
 
 // vacant reports whether what is written next may be written at once; mu is held.
 func (l *lane) vacant() bool {
-	return l.point != nil && l.run == nil && !l.flushing && !l.full && l.out.size == 0
+	return l.point != nil && l.run == nil && !l.flushing && !l.full && l.out.size == 0 &&
+		(l.private != nil || !l.window.full(l.expected))
 }
 
 // sendOff writes buf, with mu released meanwhile, as far as the socket takes it, and returns the rest, which is to be
@@ -158,7 +157,7 @@ func (l *lane) receive(hung bool) bool {
 		arrived := l.probe.arrived(l.loop.seen)
 		l.arrived = l.loop.seen
 		used, err = l.consume(buf[:w+n])
-		l.probe.end(l.popped-uint64(l.head.n), arrived, l.up.timed)
+		l.took(used, arrived)
 		l.left = append(l.left[:0], buf[used:w+n]...)
 		l.progress++
 	}

@@ -38,6 +38,14 @@ func (f *replyFramer) feed(b []byte) (n int, done bool, err error) {
 			}
 			continue
 		}
+		if open := len(f.depth); open > 0 && b[n] == '$' { // most of what is long
+			if n = f.strings(b, n); len(f.depth) == 0 {
+				return n, true, nil
+			}
+			if n == len(b) || len(f.depth) < open {
+				continue
+			}
+		}
 		end := bytes.IndexByte(b[n:], '\n')
 		if end < 0 {
 			if len(b)-n > maxReplyLine {
@@ -59,6 +67,24 @@ func (f *replyFramer) feed(b []byte) (n int, done bool, err error) {
 		}
 	}
 	return n, false, nil
+}
+
+// strings consumes the whole bulk strings at b[n:] that the innermost open aggregate has next, and returns where it
+// stands.
+func (f *replyFramer) strings(b []byte, n int) int {
+	left := &f.depth[len(f.depth)-1]
+	for {
+		size, at := count(b, n, '$')
+		if at == 0 || at+size+2 > len(b) {
+			return n
+		}
+		n = at + size + 2
+		if *left == 1 {
+			f.ended()
+			return n
+		}
+		*left--
+	}
 }
 
 // simple is the length of the reply that b begins with, if it is a whole one and no aggregate, else 0.
