@@ -204,7 +204,8 @@ func (o *owner) own(ctx context.Context) error {
 		case err == nil:
 			o.retry.Reset()
 			// Marks that cannot be flushed yet go round with every sweep; they get half of the time at most.
-			err = o.rest(ctx, max(o.f.journal.cfg.Interval-time.Since(start), deferring, o.yield()), o.f.kicks[o.p])
+			took := time.Since(start)
+			err = o.rest(ctx, max(o.f.journal.cfg.Interval-took, deferring, o.yield(took)), o.f.kicks[o.p])
 		case errors.Is(err, errFenced), errors.Is(err, errLostConn):
 			o.f.retrying(err)
 			return err
@@ -226,23 +227,20 @@ func (o *owner) own(ctx context.Context) error {
 	}
 }
 
-// A flush that has waited for Redis for some time leaves it to the clients for yieldShare times as long, and for
-// yieldMost intervals at most: it takes a quarter of Redis's time, unless the journal grows for so long that all of the
-// time is needed.
-const (
-	yieldShare = 3
-	yieldMost  = 10
-)
+// yieldMost, in intervals, bounds yield.
+const yieldMost = 5
 
-// yield is how long to let Redis alone after a flush. It is less than what is left of the interval until Redis, or the
-// machine, has more to do than it can. Then every flush that is made later pays, for rows that are written again meanwhile
-// are flushed once and not twice. A slow MySQL is no reason to wait, and neither are clients when the journal is half full,
-// since they would be refused in the end.
-func (o *owner) yield() time.Duration {
-	if j := o.f.journal; j.Pending() < int64(j.MaxPending())/2 {
-		return min(yieldShare*o.inRedis, yieldMost*j.cfg.Interval)
+// yield is how long to leave Redis to the clients after a flush that took so long. Who does not get through within the
+// interval has more to do than Redis, or the machine, can bear; then it pays to be late, for rows that are written again
+// meanwhile are flushed once and not twice. The flush still gets half of Redis's time: with less it would fall ever further
+// behind under a load that it can well bear. A slow MySQL is no reason to wait, and neither are clients when the journal is
+// half full, since they would be refused in the end.
+func (o *owner) yield(took time.Duration) time.Duration {
+	j := o.f.journal
+	if j.Pending() >= int64(j.MaxPending())/2 {
+		return 0
 	}
-	return 0
+	return max(0, min(took-j.cfg.Interval, o.inRedis, yieldMost*j.cfg.Interval))
 }
 
 // rest waits for d, or less if kicked, and lets MySQL hear of us often enough to keep the session.
