@@ -14,6 +14,7 @@ const (
 	laneReadBuffer = 64 << 10 // bytes; larger replies stream through in pieces of this size
 	laneBacklog    = 4 << 20  // bytes waiting for the writer at which sessions stop adding more
 	laneFlush      = 16 << 10 // bytes that are written before the loop is through: what Redis reads at once
+	laneWhole      = 16 << 10 // bytes; the beginning of a reply waits for more up to this, so that its client is woken once
 	laneKeep       = 1 << 20  // bytes; a larger buffer for a reply is dropped after it
 	maxCollected   = MaxBulk + 1<<20
 )
@@ -503,6 +504,10 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		var n int
 		var done bool
 		if n, done, err = l.framer.feed(b[pos:]); err != nil {
+			break
+		}
+		if !done && fresh && !l.oob && l.head.op == nil && len(b)-pos < laneWhole {
+			l.framer.rewind()
 			break
 		}
 		piece := b[pos : pos+n]
