@@ -13,7 +13,9 @@ import (
 const (
 	laneReadBuffer = 64 << 10 // bytes; larger replies stream through in pieces of this size
 	laneBacklog    = 4 << 20  // bytes waiting for the writer at which sessions stop adding more
-	laneFlush      = 16 << 10 // bytes that are written before the loop is through: what Redis reads at once
+	laneFlush      = 16 << 10 // bytes of one session that are written at once: what Redis reads at a time
+	laneGather     = 64 << 10 // bytes of several that are written before the loop is through with them
+	laneWhole      = 16 << 10 // bytes; the beginning of a reply waits for more up to this, so that its client is woken once
 	laneKeep       = 1 << 20  // bytes; a larger buffer for a reply is dropped after it
 	maxCollected   = MaxBulk + 1<<20
 )
@@ -317,7 +319,7 @@ func (l *lane) submit(s *session, wire []byte, entries []entry) error {
 			l.room.Signal() // one after the other: all at once, most would find it crowded again
 		}
 	}
-	later := s.leads && l.point != nil && l.out.size < laneFlush
+	later := s.leads && l.point != nil && l.out.size < laneGather
 	if later {
 		l.flushLater(s)
 	}
@@ -503,6 +505,10 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		var n int
 		var done bool
 		if n, done, err = l.framer.feed(b[pos:]); err != nil {
+			break
+		}
+		if !done && fresh && !l.oob && l.head.op == nil && len(b)-pos < laneWhole {
+			l.framer.rewind()
 			break
 		}
 		piece := b[pos : pos+n]

@@ -35,7 +35,8 @@ func TestLaneLost(t *testing.T) {
 	a.expect("+PONG\r\n")
 }
 
-// When half of a reply is with the client no error can follow it: the client is closed, the others are not.
+// When half of a reply is with the client no error can follow it: the client is closed, the others are not. A little of it
+// is not with the client yet.
 func TestLaneLostInReply(t *testing.T) {
 	r := newRig(t, nil)
 	up := r.upstream()
@@ -44,11 +45,23 @@ func TestLaneLostInReply(t *testing.T) {
 	up.expect("GET x")
 	b.send("GET y")
 	up.expect("GET y")
-	up.send("$10\r\nabc")
-	a.expect("$10\r\nabc")
+	half := "$1000000\r\n" + strings.Repeat("x", laneWhole)
+	up.send(half)
+	a.expect(half)
 	_ = up.Close()
 	a.ended()
 	if line := b.line(); !strings.HasPrefix(line, "-UPSTREAM keyrow: ") {
+		t.Errorf("got %q", line)
+	}
+
+	up = r.upstream()
+	b.send("GET x", "GET y")
+	up.expect("GET x")
+	up.expect("GET y")
+	up.send("$1\r\nx\r\n$10\r\nabc")
+	b.expect("$1\r\nx\r\n")
+	_ = up.Close()
+	if line := b.line(); !strings.HasPrefix(line, "-UPSTREAM keyrow: connection to redis lost, so it is unknown") {
 		t.Errorf("got %q", line)
 	}
 }

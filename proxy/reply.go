@@ -156,6 +156,9 @@ func (f *replyFramer) ended() bool {
 // idle reports whether the framer stands between two replies.
 func (f *replyFramer) idle() bool { return f.skip == 0 && len(f.depth) == 0 }
 
+// rewind has the framer stand where the reply under way began.
+func (f *replyFramer) rewind() { f.skip, f.depth = 0, f.depth[:0] }
+
 // element cuts the first element off a whole reply.
 func element(b []byte) (elem, rest []byte, err error) {
 	var f replyFramer
