@@ -539,6 +539,7 @@ func (o *owner) record(ctx context.Context, items []*item, now time.Time) error 
 			return err
 		}
 		o.f.journal.settled(n.(int64))
+		o.settled += n.(int64)
 		o.f.stats.rows.Add(int64(rows))
 		if len(park)+len(later) > 0 {
 			o.f.hook(HookPart)

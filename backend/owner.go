@@ -57,6 +57,7 @@ type owner struct {
 	token  string    // in the fence; "": to be set before the next script
 
 	inRedis  time.Duration // what the flush under way has waited for Redis
+	settled  int64         // marks that it took out
 	retry    *pacer
 	size     int                 // marks to read for a batch: less after failures
 	image    int                 // bytes that an image may have, going by those before
@@ -195,7 +196,7 @@ func (o *owner) own(ctx context.Context) error {
 			o.log.Warn().Err(err).Msg("parked keys cannot be looked through for such as have a mapping now")
 		}
 		start := time.Now()
-		o.inRedis = 0
+		o.inRedis, o.settled = 0, 0
 		deferring, err := o.flush(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -233,11 +234,11 @@ const yieldMost = 5
 // yield is how long to leave Redis to the clients after a flush that took so long. Who does not get through within the
 // interval has more to do than Redis, or the machine, can bear; then it pays to be late, for rows that are written again
 // meanwhile are flushed once and not twice. The flush still gets half of Redis's time: with less it would fall ever further
-// behind under a load that it can well bear. A slow MySQL is no reason to wait, and neither are clients when the journal is
+// behind under a load that it can well bear. After a backlog that does not come again it need not wait; a slow MySQL is no reason to wait, and neither are clients when the journal is
 // half full, since they would be refused in the end.
 func (o *owner) yield(took time.Duration) time.Duration {
 	j := o.f.journal
-	if j.Pending() >= int64(j.MaxPending())/2 {
+	if pending := j.Pending(); pending < o.settled || pending >= int64(j.MaxPending())/2 {
 		return 0
 	}
 	return max(0, min(took-j.cfg.Interval, o.inRedis, yieldMost*j.cfg.Interval))

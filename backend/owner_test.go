@@ -179,13 +179,14 @@ func TestYield(t *testing.T) {
 		{300 * ms, 120 * ms, 100, 120 * ms},
 		{300 * ms, 120 * ms, 499, 120 * ms},
 		{300 * ms, 120 * ms, 500, 0},
+		{300 * ms, 120 * ms, 49, 0},
 		{time.Minute, ms, 100, ms},
 		{time.Minute, time.Minute, 100, 500 * ms},
 	} {
 		j := &Journal{cfg: JournalConfig{Interval: 100 * ms}}
 		j.SetMaxPending(1000)
 		j.counted.Store(c.pending)
-		o := &owner{f: &Flusher{journal: j}, inRedis: c.inRedis}
+		o := &owner{f: &Flusher{journal: j}, inRedis: c.inRedis, settled: 50}
 		if got := o.yield(c.took); got != c.want {
 			t.Errorf("after %s, of it %s in Redis, with %d marks: %s, want %s", c.took, c.inRedis, c.pending, got, c.want)
 		}
