@@ -18,6 +18,13 @@ import (
 // the images. A batch has one image at least.
 const batchBytes = 8 << 20
 
+// As many images are read at a time as there is room for if they are as large as those before, or twice that. Of the
+// first ones nothing is known, so they may be firstImage bytes each.
+const (
+	firstImage = 1 << 20
+	minImage   = batchBytes / scriptKeys
+)
+
 // A batch grows while all that was asked for is there and MySQL takes less than growBelow for it, to maxGrowth times
 // journal.batch, and shrinks again when MySQL takes longer than that twice over: the rows stay locked for as long.
 const (
@@ -202,26 +209,74 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 	return items, nil
 }
 
-// marked returns what batch.lua says of the oldest marks.
+// marked returns the keys of the oldest marks, each once, as batch.lua does.
+//
+// Nearly all of them were written and are strings. MGET reads those at half of what a script costs Redis; batch.lua looks
+// at the others. It does not matter that MGET asks nobody whether the partition is still ours. If it is not, then MySQL has
+// ended our session and commits nothing of what was read; or it has not, and the new owner in Redis is one that cannot
+// commit. The marks are read before the images, so an image is at or past the marks of its key.
 func (o *owner) marked(ctx context.Context) (entries []any, err error) {
-	seen := make(map[any]bool)
+	seen := make(map[string]bool, min(o.size, scriptKeys))
 	bytes := 0
 	for at := 0; at < o.size && bytes < batchBytes; at += scriptKeys {
-		reply, err := o.script(ctx, scriptBatch, []string{o.keys.fence, o.keys.dirty, o.keys.flushing}, at,
-			min(scriptKeys, o.size-at), batchBytes-bytes)
+		start := time.Now()
+		marks, err := o.f.rdb.ZRange(ctx, o.keys.flushing, int64(at), int64(min(at+scriptKeys, o.size)-1)).Result()
+		o.inRedis += time.Since(start)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("redis: %w", err)
 		}
-		some := reply.([]any)
-		if len(some) == 0 {
-			break
-		}
-		for ; len(some) >= 3; some = some[3:] {
-			if !seen[some[0]] { // the marks of a key need not stand beside each other
-				seen[some[0]] = true
-				entries = append(entries, some[:3]...)
-				bytes += imageSize(some[2])
+		var written, others []string
+		for _, mark := range marks {
+			key := mark[1:]
+			switch {
+			case seen[key]: // the marks of a key need not stand beside each other
+				continue
+			case mark[0] == mapping.MarkWritten:
+				written = append(written, key)
+			default:
+				others = append(others, key)
 			}
+			seen[key] = true
+		}
+		for len(written) > 0 && bytes < batchBytes {
+			some := written[:min(len(written), max(1, (batchBytes-bytes)/o.image))]
+			written = written[len(some):]
+			start := time.Now()
+			images, err := o.f.rdb.MGet(ctx, some...).Result()
+			o.inRedis += time.Since(start)
+			if err != nil {
+				return nil, fmt.Errorf("redis: %w", err)
+			}
+			o.image = minImage
+			for i, image := range images {
+				if image == nil {
+					others = append(others, some[i])
+					continue
+				}
+				n := imageSize(image)
+				bytes += n
+				o.image = max(o.image, 2*n)
+				entries = append(entries, some[i], int64(markedWritten), image)
+			}
+		}
+		for len(others) > 0 && bytes < batchBytes {
+			args := []any{batchBytes - bytes}
+			for _, key := range others {
+				args = append(args, key)
+			}
+			reply, err := o.script(ctx, scriptBatch, []string{o.keys.fence, o.keys.dirty, o.keys.flushing}, args...)
+			if err != nil {
+				return nil, err
+			}
+			some := reply.([]any)
+			for i := 2; i < len(some); i += 3 {
+				bytes += imageSize(some[i])
+			}
+			entries = append(entries, some...)
+			others = others[len(some)/3:]
+		}
+		if len(marks) < scriptKeys {
+			break
 		}
 	}
 	return entries, nil
@@ -459,11 +514,12 @@ func (o *owner) record(ctx context.Context, items []*item, now time.Time) error 
 	names := o.f.journal.cfg.Prefix + ":aux:{"
 	settle, park, later := []any{names}, []any{}, []any{}
 	var parked []*item
+	var lives lives
 	rows := 0
 	for _, it := range items {
 		switch it.end {
 		case endLanded:
-			settle = append(settle, it.key, it.residency(), longer(it.m))
+			settle = append(settle, it.key, it.residency(&lives), longer(it.m))
 			if it.step != stepSkip {
 				rows++
 			}
@@ -483,6 +539,7 @@ func (o *owner) record(ctx context.Context, items []*item, now time.Time) error 
 			return err
 		}
 		o.f.journal.settled(n.(int64))
+		o.settled += n.(int64)
 		o.f.stats.rows.Add(int64(rows))
 		if len(park)+len(later) > 0 {
 			o.f.hook(HookPart)
@@ -508,7 +565,7 @@ func (o *owner) record(ctx context.Context, items []*item, now time.Time) error 
 }
 
 // residency tells settle.lua what becomes of the image of an item that landed.
-func (it *item) residency() string {
+func (it *item) residency(lives *lives) string {
 	switch {
 	case it.step == stepSkip:
 		return "-2"
@@ -516,14 +573,34 @@ func (it *item) residency() string {
 		(it.flags&markedMaybe != 0 || len(it.m.Earlier()) > 0) && !it.m.Exact([]byte(it.key), it.image)):
 		return "-1"
 	case it.m.TTL > 0:
-		return strconv.FormatInt(jittered(it.m.TTL), 10)
+		return lives.next(it.m)
 	}
 	return "0"
 }
 
+// lives deals out residencies. So many rows in a row get the same: settle.lua has to make a time of each only once, and a
+// few that expire together do no harm.
+type lives struct {
+	m    *mapping.Mapping
+	text string
+	left int
+}
+
+const sameLife = 16
+
+func (l *lives) next(m *mapping.Mapping) string {
+	if l.m != m || l.left == 0 {
+		*l = lives{m, strconv.FormatInt(jittered(m.TTL), 10), sameLife}
+	}
+	l.left--
+	return l.text
+}
+
 // script runs a script under our token.
 func (o *owner) script(ctx context.Context, s *redis.Script, keys []string, args ...any) (any, error) {
+	start := time.Now()
 	reply, err := s.Run(ctx, o.f.rdb, keys, append([]any{o.token}, args...)...).Result()
+	o.inRedis += time.Since(start)
 	switch {
 	case err == nil:
 		return reply, nil

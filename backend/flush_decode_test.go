@@ -9,7 +9,7 @@ import (
 	"keyrow/mapping"
 )
 
-// people is a set of one mapping, person:{id}, and replies of batch.lua with n rows of it.
+// people is a set of one mapping, person:{id}, and the entries of n rows of it as batch.lua returns them.
 func people(t testing.TB, n int) (set *mapping.Set, entries []any) {
 	c := mapping.Default()
 	c.Name, c.Key, c.Table = "people", "person:{id}", "people"

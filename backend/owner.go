@@ -56,8 +56,11 @@ type owner struct {
 	packet int       // max_allowed_packet of the server
 	token  string    // in the fence; "": to be set before the next script
 
+	inRedis  time.Duration // what the flush under way has waited for Redis
+	settled  int64         // marks that it took out
 	retry    *pacer
 	size     int                 // marks to read for a batch: less after failures
+	image    int                 // bytes that an image may have, going by those before
 	waiting  map[string]*waiting // keys tried alone, later
 	stale    *stale
 	admitted *mapping.Set // parked keys were looked through for such as are of it
@@ -82,6 +85,7 @@ func newOwner(f *Flusher, p int) *owner {
 		log:  f.often.With().Int("partition", p).Logger(),
 		size: f.journal.cfg.Batch,
 
+		image: firstImage,
 		retry: newPacer(retryFirst, retryLast),
 	}
 	return o
@@ -192,6 +196,7 @@ func (o *owner) own(ctx context.Context) error {
 			o.log.Warn().Err(err).Msg("parked keys cannot be looked through for such as have a mapping now")
 		}
 		start := time.Now()
+		o.inRedis, o.settled = 0, 0
 		deferring, err := o.flush(ctx)
 		if ctx.Err() != nil {
 			return nil
@@ -200,7 +205,8 @@ func (o *owner) own(ctx context.Context) error {
 		case err == nil:
 			o.retry.Reset()
 			// Marks that cannot be flushed yet go round with every sweep; they get half of the time at most.
-			err = o.rest(ctx, max(o.f.journal.cfg.Interval-time.Since(start), deferring), o.f.kicks[o.p])
+			took := time.Since(start)
+			err = o.rest(ctx, max(o.f.journal.cfg.Interval-took, deferring, o.yield(took)), o.f.kicks[o.p])
 		case errors.Is(err, errFenced), errors.Is(err, errLostConn):
 			o.f.retrying(err)
 			return err
@@ -220,6 +226,22 @@ func (o *owner) own(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// yieldMost, in intervals, bounds yield.
+const yieldMost = 5
+
+// yield is how long to leave Redis to the clients after a flush that took so long. Who does not get through within the
+// interval has more to do than Redis, or the machine, can bear; then it pays to be late, for rows that are written again
+// meanwhile are flushed once and not twice. The flush still gets half of Redis's time: with less it would fall ever further
+// behind under a load that it can well bear. After a backlog that does not come again it need not wait; a slow MySQL is no reason to wait, and neither are clients when the journal is
+// half full, since they would be refused in the end.
+func (o *owner) yield(took time.Duration) time.Duration {
+	j := o.f.journal
+	if pending := j.Pending(); pending < o.settled || pending >= int64(j.MaxPending())/2 {
+		return 0
+	}
+	return max(0, min(took-j.cfg.Interval, o.inRedis, yieldMost*j.cfg.Interval))
 }
 
 // rest waits for d, or less if kicked, and lets MySQL hear of us often enough to keep the session.

@@ -164,3 +164,31 @@ func TestFlushRedisRestarts(t *testing.T) {
 	fl.drained(p)
 	fl.want("SELECT GROUP_CONCAT(balance ORDER BY id) FROM accounts", "2,2")
 }
+
+// TestYield: who has kept Redis busy for more than an interval leaves it to the clients for some time, but not for ever, and
+// not when there is hardly room for what they write.
+func TestYield(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		took, inRedis time.Duration
+		pending       int64
+		want          time.Duration
+	}{
+		{90 * ms, 80 * ms, 100, 0},
+		{110 * ms, 80 * ms, 100, 10 * ms},
+		{300 * ms, 120 * ms, 100, 120 * ms},
+		{300 * ms, 120 * ms, 499, 120 * ms},
+		{300 * ms, 120 * ms, 500, 0},
+		{300 * ms, 120 * ms, 49, 0},
+		{time.Minute, ms, 100, ms},
+		{time.Minute, time.Minute, 100, 500 * ms},
+	} {
+		j := &Journal{cfg: JournalConfig{Interval: 100 * ms}}
+		j.SetMaxPending(1000)
+		j.counted.Store(c.pending)
+		o := &owner{f: &Flusher{journal: j}, inRedis: c.inRedis, settled: 50}
+		if got := o.yield(c.took); got != c.want {
+			t.Errorf("after %s, of it %s in Redis, with %d marks: %s, want %s", c.took, c.inRedis, c.pending, got, c.want)
+		}
+	}
+}

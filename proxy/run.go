@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/tidwall/redcon"
@@ -20,8 +21,8 @@ const (
 // run is one transaction of blind writes, contiguous on the lane:
 //
 //	MULTI
-//	SET key image …            every written key, without a TTL
-//	MSET key value …           the unmapped keys of an MSET
+//	SET key image              every written key, without a TTL, or the first one of many
+//	MSET key image …           the others of many, or the unmapped keys of an MSET
 //	HDEL <expire> key …        a residency asked for earlier; one a partition
 //	ZADD <dirty> NX now +key … one a partition
 //	HSET <expire> key deadline the residency to arm once the key is flushed
@@ -40,6 +41,7 @@ type run struct {
 	data  []byte   // keys and images
 	plain [][]byte // keys and values of unmapped keys, aliasing the request
 
+	single int   // how many of the writes are a SET of their own, the others are one MSET
 	steps  int   // replies up to EXEC's
 	at     int   // the reply that comes next
 	zadds  []int // which elements of EXEC's reply count new marks
@@ -52,6 +54,26 @@ type blindSet struct {
 	key, image span
 	deadline   int64
 	partition  int
+}
+
+// spareRuns has runs that are over, for the memory that they take.
+var spareRuns = sync.Pool{New: func() any { return new(run) }}
+
+// newRun returns a run of commands of their own.
+func newRun(s *session, d mapping.Durability) *run {
+	r := spareRuns.Get().(*run)
+	r.s, r.each, r.d = s, true, d
+	return r
+}
+
+// recycle gives the run to another write. Nobody may use it any more.
+func (r *run) recycle() {
+	if cap(r.data) > 2*maxRunBytes {
+		return
+	}
+	clear(r.sets)
+	*r = run{sets: r.sets[:0], data: r.data[:0], zadds: r.zadds[:0]}
+	spareRuns.Put(r)
 }
 
 func (r *run) add(key, image []byte, deadline int64) {
@@ -140,21 +162,35 @@ func (s *session) behindRun() {
 	}
 }
 
+// singles is how many of the writes, the first ones, are sent as a SET each. In an MSET a write costs Redis half as much,
+// but whether the client may use SET is asked by a SET only, and some may not use MSET.
+func (r *run) singles() int {
+	if r.each && len(r.sets) > 2 && !r.s.lanes.noMSET.Load() {
+		return 1
+	}
+	return len(r.sets)
+}
+
 // encode appends the commands of the run and notes where in EXEC's reply what stands.
 func (r *run) encode(w []byte, now int64) []byte {
 	j := r.s.srv.journal
 	commands := 0
 	w = append(w, "*1\r\n$5\r\nMULTI\r\n"...)
-	for i := range r.sets {
+	r.single = r.singles()
+	for i := range r.single {
 		w = redcon.AppendArray(w, 3)
 		w = append(w, "$3\r\nSET\r\n"...)
 		w = redcon.AppendBulk(w, r.key(i))
 		w = redcon.AppendBulk(w, r.image(i))
 		commands++
 	}
-	if len(r.plain) > 0 {
-		w = redcon.AppendArray(w, 1+len(r.plain))
+	if n := 2*(len(r.sets)-r.single) + len(r.plain); n > 0 {
+		w = redcon.AppendArray(w, 1+n)
 		w = append(w, "$4\r\nMSET\r\n"...)
+		for i := r.single; i < len(r.sets); i++ {
+			w = redcon.AppendBulk(w, r.key(i))
+			w = redcon.AppendBulk(w, r.image(i))
+		}
 		for _, b := range r.plain {
 			w = redcon.AppendBulk(w, b)
 		}
@@ -241,9 +277,18 @@ func (r *run) reply(l *lane, b []byte) {
 		if b[0] == '-' && r.failed == nil {
 			r.failed = redisReply(bytes.TrimRight(b[1:], "\r\n"))
 			r.bare = r.at == 1
+			if r.each && r.at == 2+r.single && bytes.Contains(bytes.ToLower(b), []byte("mset")) {
+				r.s.lanes.noMSET.Store(true)
+			}
 		}
 		return
 	}
+	r.executed(l, b)
+	r.recycle()
+}
+
+// executed takes the reply of EXEC.
+func (r *run) executed(l *lane, b []byte) {
 	r.s.srv.at("set.after-exec")
 	switch {
 	case r.bare:
@@ -254,7 +299,8 @@ func (r *run) reply(l *lane, b []byte) {
 		r.aborted(l, b)
 		return
 	}
-	elems, ok := elements(nil, b)
+	var room [32][]byte
+	elems, ok := elements(room[:0], b)
 	if !ok || len(elems) != r.steps-2 {
 		r.finish(upstreamError(fmt.Sprintf("redis answered a write with %.64q, so it is unknown whether it was applied", b)))
 		return
@@ -273,14 +319,14 @@ func (r *run) reply(l *lane, b []byte) {
 	r.s.srv.wrote(len(r.sets), marked)
 	r.over()
 	if !r.each {
-		r.written(l, r.s, len(r.sets), []byte("+OK\r\n"), 1)
+		r.written(l, r.s, len(r.sets), elems[0], 1)
 		return
 	}
 	r.parts(func(s *session, from, to int) {
 		var room [128]byte
 		answer := room[:0]
-		for _, elem := range elems[from:to] {
-			answer = append(answer, elem...)
+		for i := from; i < to; i++ {
+			answer = append(answer, elems[min(i, r.single)]...)
 		}
 		r.written(l, s, to-from, answer, to-from)
 		l.slowest.handed(s, 0, l.arrived)
@@ -322,7 +368,7 @@ func (r *run) again(l *lane) {
 	var entries []entry
 	now := time.Now().UnixMilli()
 	for i, set := range r.sets {
-		one := &run{s: set.s, each: true, d: r.d}
+		one := newRun(set.s, r.d)
 		one.add(r.key(i), r.image(i), set.deadline)
 		wire = one.encode(wire, now)
 		last := i == len(r.sets)-1 || r.sets[i+1].s != set.s
@@ -416,6 +462,7 @@ func (l *lane) join(s *session, r *run) bool {
 		l.runs++
 	} else {
 		l.run.take(r)
+		r.recycle()
 	}
 	s.joined = l.runs
 	l.probe.arm(s)

@@ -52,6 +52,7 @@ type laneSet struct {
 	lanes   []*lane
 	next    atomic.Uint32
 	multi   atomic.Bool            // MULTI is allowed
+	noMSET  atomic.Bool            // MSET is not
 	noMulti atomic.Bool            // MULTI was refused, so reads do without
 	tells   atomic.Bool            // Redis tells which primary it is
 	rights  atomic.Pointer[rights] // as learned last; nil: nothing is known

@@ -163,7 +163,7 @@ func (s *session) write(m *mapping.Mapping, key, value []byte, deadline int64) {
 	}
 	if s.run == nil {
 		s.behindRun()
-		s.run = &run{s: s, each: true, d: m.Durability}
+		s.run = newRun(s, m.Durability)
 	}
 	s.run.add(key, s.scratch, deadline)
 	if s.pinned() {

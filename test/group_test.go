@@ -79,6 +79,32 @@ func TestSharedTransactions(t *testing.T) {
 	}
 }
 
+// Who may not use MSET, which keyrow makes of many SETs, writes as well as everybody else.
+func TestSharedTransactionsWithoutMSET(t *testing.T) {
+	t.Parallel()
+	s, admin := vault(t)
+	defer s.restOf(admin)
+	ctx := context.Background()
+	if err := admin.Do(ctx, "ACL", "SETUSER", "clerk", "on", ">clerk-password", "+@all", "-mset", "~*").Err(); err != nil {
+		t.Fatal(err)
+	}
+	clerk := redis.NewClient(&redis.Options{Addr: s.Addr, Username: "clerk", Password: "clerk-password", PoolSize: 1})
+	defer clerk.Close()
+	for round := range 3 {
+		pipe := clerk.Pipeline()
+		for i := range 10 {
+			pipe.Set(ctx, fmt.Sprint("user:", i), fmt.Sprintf(`{"name":"%d"}`, round), 0)
+		}
+		if _, err := pipe.Exec(ctx); err != nil {
+			t.Fatalf("SETs of a user who may not MSET: %v", err)
+		}
+	}
+	stats := admin.Info(ctx, "commandstats").Val()
+	if m := regexp.MustCompile(`cmdstat_mset:calls=0,.*rejected_calls=(\d+)`).FindStringSubmatch(stats); m == nil || m[1] != "1" {
+		t.Errorf("MSET was to be refused once, Redis says %q", m)
+	}
+}
+
 // transactions is how many Redis has begun.
 func transactions(t testing.TB, r *redis.Client) int {
 	t.Helper()

@@ -30,6 +30,7 @@ for i = 3, #ARGV, 3 do
   marks[i - 2], marks[i - 1], marks[i] = '+' .. key, '-' .. key, '?' .. key
 end
 local again, deadlines = {}, {}
+local expiries = {} -- by residency, which many keys share; Redis makes PEXPIREAT of a PEXPIRE, at more cost
 if call('EXISTS', KEYS[2]) == 1 then
   again = call('ZMSCORE', KEYS[2], unpack(marks))
 end
@@ -72,8 +73,13 @@ for i, key in ipairs(keys) do
         keep(key, tonumber(deadline), longer)
       end
     elseif residency ~= '0' then
-      call('PEXPIRE', key, residency)
-      keep(key, now + residency, longer)
+      local at = expiries[residency]
+      if not at then
+        at = string.format('%.0f', now + residency)
+        expiries[residency] = at
+      end
+      call('PEXPIREAT', key, at)
+      keep(key, tonumber(at), longer)
     end
   end
 end
