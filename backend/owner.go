@@ -234,8 +234,8 @@ const yieldMost = 5
 // yield is how long to leave Redis to the clients after a flush that took so long. Who does not get through within the
 // interval has more to do than Redis, or the machine, can bear; then it pays to be late, for rows that are written again
 // meanwhile are flushed once and not twice. The flush still gets half of Redis's time: with less it would fall ever further
-// behind under a load that it can well bear. After a backlog that does not come again it need not wait; a slow MySQL is no reason to wait, and neither are clients when the journal is
-// half full, since they would be refused in the end.
+// behind under a load that it can well bear. It does not wait after a backlog that does not come again, nor because MySQL
+// is slow, nor when the journal is half full, since clients would be refused in the end.
 func (o *owner) yield(took time.Duration) time.Duration {
 	j := o.f.journal
 	if pending := j.Pending(); pending < o.settled || pending >= int64(j.MaxPending())/2 {

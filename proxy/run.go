@@ -319,7 +319,7 @@ func (r *run) executed(l *lane, b []byte) {
 	r.s.srv.wrote(len(r.sets), marked)
 	r.over()
 	if !r.each {
-		r.written(l, r.s, len(r.sets), elems[0], 1)
+		r.written(l, r.s, len(r.sets), bytes.Clone(elems[0]), 1)
 		return
 	}
 	r.parts(func(s *session, from, to int) {
