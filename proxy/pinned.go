@@ -196,6 +196,7 @@ const maxHeld = 1 << 20
 // that the client is gone, and with it the wish for what the command waits for. What is read is dispatched afterwards.
 func (s *session) standBy() error {
 	for s.pinned() && s.lane.private.patient.Load() && s.answered.Load() < s.owed {
+		s.submit() // the batch lies in the buffer that is read into
 		if s.in.unread() > maxHeld {
 			if !s.await(func() bool { return s.answered.Load() >= s.owed }) {
 				return net.ErrClosed

@@ -109,6 +109,28 @@ func TestWriteWaitsForReads(t *testing.T) {
 	up.expect(`SET user:1 {"id":1,"name":"b"}`)
 }
 
+// Commands behind one that blocks wait on the connection of the client's own as others do, and the client is read meanwhile.
+// What it sends then must not take the place of what waits to be sent on.
+func TestReadBehindBlocking(t *testing.T) {
+	r := newRig(t, nil)
+	_ = r.upstream()
+	c := r.client()
+	c.send("BLPOP list 0", "GET user:1", "GET x", "MULTI")
+	own := r.upstream()
+	own.expect("CLIENT ID")
+	own.send(":7\r\n")
+	own.expect("BLPOP list 0")
+	own.send("*2\r\n$4\r\nlist\r\n$1\r\na\r\n")
+	own.expect("GET user:1")
+	own.expect("GET x")
+	own.send("$3\r\nrow\r\n") // for which MULTI waits
+	own.expect("MULTI")       // behind GET x, which is not answered
+	c.send("INCR y", "INCR z")
+	own.send("$1\r\nx\r\n+OK\r\n")
+	c.expect("*2\r\n$4\r\nlist\r\n$1\r\na\r\n$3\r\nrow\r\n$1\r\nx\r\n+OK\r\n")
+	own.expect("INCR y")
+}
+
 // A client that does not read is closed at its limit, and nobody waits for it.
 func TestOutputLimit(t *testing.T) {
 	r := newRig(t, func(o *Options) { o.Config.OutputLimit = 1 << 20 })

@@ -127,6 +127,7 @@ var testCommands = func() *Commands {
 		[]any{"mget", int64(-2), []any{"readonly"}, int64(1), int64(-1), int64(1)},
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},
 		[]any{"del", int64(-2), []any{"write"}, int64(1), int64(-1), int64(1)},
+		[]any{"blpop", int64(-3), []any{"write", "blocking"}, int64(1), int64(-2), int64(1)},
 		keyless("quit", -1), keyless("flushall", -1), keyless("subscribe", -2), keyless("client", -2, keyless("client|info", 2)),
 		keyless("hello", -1), keyless("multi", 1), keyless("select", 2), keyless("auth", -2), keyless("migrate", -6),
 		keyless("config", -2, keyless("config|get", -3), keyless("config|set", -4)), keyless("acl", -2, keyless("acl|setuser", -3)),
