@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"keyrow/certs"
+	"keyrow/rawio"
 )
 
 // RedisTLSConfig is the section [redis.tls]. The files are in PEM; connections that are opened after they changed use
@@ -68,14 +69,32 @@ func (c RedisTLSConfig) read(host string) (*tls.Config, error) {
 	return conf, nil
 }
 
-// Dial opens connections to the Redis of rdb, in the same way as rdb.
+// Dial opens connections to the Redis of rdb, in the same way as rdb, for those who read and write sockets themselves.
 func Dial(rdb *redis.Client) func(context.Context) (net.Conn, error) {
 	o := rdb.Options()
-	return func(ctx context.Context) (net.Conn, error) { return o.Dialer(ctx, o.Network, o.Addr) }
+	return func(ctx context.Context) (net.Conn, error) {
+		conn, err := o.Dialer(ctx, o.Network, o.Addr)
+		if err != nil {
+			return nil, err
+		}
+		return rawio.Unwrap(conn), nil
+	}
+}
+
+// dial opens connections, to Redis or MySQL.
+type dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// raw has the drivers read and write what d opens in raw system calls.
+func (d dial) raw(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := d(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	return rawio.Wrap(conn), nil
 }
 
 // dialer opens connections to Redis, each in redisDial at most, the TLS handshake included.
-func dialer(cfg RedisConfig, log zerolog.Logger) (func(ctx context.Context, network, addr string) (net.Conn, error), error) {
+func dialer(cfg RedisConfig, log zerolog.Logger) (dial, error) {
 	plain := net.Dialer{KeepAlive: -1}
 	if every := cfg.TCPKeepAlive; every > 0 {
 		plain.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: every, Interval: max(every/3, time.Second), Count: 3}

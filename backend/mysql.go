@@ -3,6 +3,7 @@ package backend
 import (
 	"database/sql"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -112,6 +113,7 @@ func session(cfg MySQLConfig) (*mysql.Config, error) {
 	// 0: the server's own max_allowed_packet. A statement beyond it is refused before it is sent; the server would
 	// close the connection over it, which looks like a failure that passes.
 	conf.MaxAllowedPacket = 0
+	conf.DialFunc = dial(new(net.Dialer).DialContext).raw
 	conf.Timeout = cfg.Timeout
 	conf.ReadTimeout = cfg.Timeout
 	conf.WriteTimeout = cfg.Timeout

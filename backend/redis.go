@@ -50,7 +50,7 @@ func redisOptions(cfg RedisConfig) (*redis.Options, error) {
 	return &redis.Options{
 		Network:  network,
 		Addr:     addr,
-		Dialer:   dial,
+		Dialer:   dial.raw,
 		Username: cfg.Username,
 		Password: cfg.Password,
 		DB:       cfg.DB,

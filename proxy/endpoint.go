@@ -1,11 +1,11 @@
 package proxy
 
 import (
-	"io"
 	"net"
-	"os"
 	"sync/atomic"
 	"syscall"
+
+	"keyrow/rawio"
 )
 
 // endpoint is a connection that a loop watches. Neither reading nor writing waits.
@@ -60,20 +60,11 @@ func (p *endpoint) read(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	defer p.leave()
-	for {
-		n, err := rawRead(p.fd, b)
-		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
-			return 0, errNothing
-		case err != nil:
-			return 0, os.NewSyscallError("read", err)
-		case n == 0:
-			return 0, io.EOF
-		default:
-			return n, nil
-		}
+	n, err := rawio.Read(p.fd, b)
+	if err == syscall.EAGAIN {
+		err = errNothing
 	}
+	return n, err
 }
 
 // write writes as much of b as the socket takes.
@@ -82,18 +73,10 @@ func (p *endpoint) write(b []byte) (n int, err error) {
 		return 0, net.ErrClosed
 	}
 	defer p.leave()
-	for n < len(b) {
-		some, err := rawWrite(p.fd, b[n:])
-		switch {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
-			return n, nil
-		case err != nil:
-			return n, os.NewSyscallError("write", err)
-		}
-		n += some
+	if n, err = rawio.Write(p.fd, b); err == syscall.EAGAIN {
+		err = nil
 	}
-	return n, nil
+	return n, err
 }
 
 func (p *endpoint) use() bool {

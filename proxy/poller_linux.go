@@ -153,23 +153,5 @@ func (p *poller) close() {
 	_ = unix.Close(p.bell)
 }
 
-// rawRead and rawWrite are read and write on sockets that do not block. The scheduler is not told: it would hand the
-// processor of a call that takes its twenty microseconds, because it wakes the other side, to another thread, and
-// waking that one takes as long again.
-func rawRead(fd int, b []byte) (int, error) {
-	return result(syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))))
-}
-
-func rawWrite(fd int, b []byte) (int, error) {
-	return result(syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))))
-}
-
-func result(n, _ uintptr, errno syscall.Errno) (int, error) {
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(n), nil
-}
-
 // giveWay lets another thread have the processor, if one wants it.
 func giveWay() { _, _, _ = syscall.RawSyscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }

@@ -17,7 +17,4 @@ func (*poller) event(int) (uint64, readiness, bool) { return 0, 0, false }
 func (*poller) ring()                               {}
 func (*poller) close()                              {}
 
-func rawRead(int, []byte) (int, error)  { return 0, errors.ErrUnsupported }
-func rawWrite(int, []byte) (int, error) { return 0, errors.ErrUnsupported }
-
 func giveWay() {}
