@@ -76,6 +76,7 @@ type Loader struct {
 	log      zerolog.Logger
 	early    *early
 	guard    *guard
+	holds    holds
 	sets     []journalSets // of each partition
 	aux      string        // what the name of an aux key has before the key
 
@@ -184,6 +185,7 @@ func NewLoader(o LoaderOptions) *Loader {
 		queues: make(map[*mapping.Mapping]*queue), bypasses: make(map[*mapping.Mapping]*bypass),
 	}
 	l.SetMaxWaiting(o.MaxWaiting)
+	l.holds.places = make(chan struct{}, maxHolds)
 	l.guard, l.early = newGuard(l, o.Ping, o.Log), newEarly()
 	for p := range o.Journal.Partitions {
 		l.sets = append(l.sets, journalSets{

@@ -170,7 +170,7 @@ func (l *Loader) earlyRound(m *mapping.Mapping, round []earlyKey) {
 		}
 	}
 	l.release(failed) // the old image goes when it expires, and then who reads it gets the error
-	stored := l.runFill(m, filled, true, func(r *read, result string, _ []byte, err error) {
+	stored := l.runFill(m, nil, filled, true, func(r *read, result string, _ []byte, err error) {
 		if err == nil && result == "FILLED" {
 			l.counters.early.Add(1)
 			fresh = append(fresh, known[r])

@@ -14,7 +14,9 @@ import (
 )
 
 // What was read from MySQL before a write never lands in Redis after it, and is not answered either.
-func TestLoadLosesToWrite(t *testing.T) {
+func TestLoadLosesToWrite(t *testing.T) { eitherWay(t, testLoadLosesToWrite) }
+
+func testLoadLosesToWrite(t *testing.T, setup loaderSetup) {
 	tests := []struct {
 		name   string
 		change func(lg *loading)
@@ -36,7 +38,7 @@ func TestLoadLosesToWrite(t *testing.T) {
 	for _, tt := range tests {
 		for _, point := range []string{HookGranted, HookSelected} {
 			t.Run(tt.name+" at "+point, func(t *testing.T) {
-				lg := users(t, loaderSetup{})
+				lg := users(t, setup)
 				lg.on(point, func() { tt.change(lg) })
 				lg.want("user:1", tt.want)
 				if tt.want == "(nil)" {
@@ -53,8 +55,10 @@ func TestLoadLosesToWrite(t *testing.T) {
 }
 
 // A late fill that finds no row does not hide a row that was written meanwhile.
-func TestLoadNoRowLosesToWrite(t *testing.T) {
-	lg := users(t, loaderSetup{})
+func TestLoadNoRowLosesToWrite(t *testing.T) { eitherWay(t, testLoadNoRowLosesToWrite) }
+
+func testLoadNoRowLosesToWrite(t *testing.T, setup loaderSetup) {
+	lg := users(t, setup)
 	lg.on(HookSelected, func() { lg.write("user:5000", user(5000)) })
 	lg.want("user:5000", user(5000))
 	if n := lg.rdb.Exists(t.Context(), lg.aux("user:5000")).Val(); n != 0 {
@@ -67,8 +71,10 @@ func TestLoadNoRowLosesToWrite(t *testing.T) {
 
 // The interleaving of Loader.round: who joins after the fill ran, but before its reply was read, joined after a delete
 // was acknowledged, and must not get the row.
-func TestLoadJoinedLate(t *testing.T) {
-	lg := users(t, loaderSetup{})
+func TestLoadJoinedLate(t *testing.T) { eitherWay(t, testLoadJoinedLate) }
+
+func testLoadJoinedLate(t *testing.T, setup loaderSetup) {
+	lg := users(t, setup)
 	var late <-chan answer
 	lg.on(HookFilled, func() {
 		lg.inRedis("user:1", user(1))
@@ -86,8 +92,11 @@ func TestLoadJoinedLate(t *testing.T) {
 }
 
 // The same for a row that is answered without a fill: it is for those who had joined when its acquire was sent.
-func TestLoadJoinedLateDirect(t *testing.T) {
-	lg := users(t, loaderSetup{timeout: 100 * time.Millisecond})
+func TestLoadJoinedLateDirect(t *testing.T) { eitherWay(t, testLoadJoinedLateDirect) }
+
+func testLoadJoinedLateDirect(t *testing.T, setup loaderSetup) {
+	setup.timeout = 100 * time.Millisecond
+	lg := users(t, setup)
 	lg.rdb.Set(t.Context(), lg.aux("user:1"), "another's", 0)
 	var late <-chan answer
 	lg.on(HookSelected, func() {
@@ -101,8 +110,11 @@ func TestLoadJoinedLateDirect(t *testing.T) {
 }
 
 // Another process has the lease and never fills: after a while the row is read without being cached.
-func TestLoadLeaseOfAnother(t *testing.T) {
-	lg := users(t, loaderSetup{timeout: 100 * time.Millisecond})
+func TestLoadLeaseOfAnother(t *testing.T) { eitherWay(t, testLoadLeaseOfAnother) }
+
+func testLoadLeaseOfAnother(t *testing.T, setup loaderSetup) {
+	setup.timeout = 100 * time.Millisecond
+	lg := users(t, setup)
 	lg.rdb.Set(t.Context(), lg.aux("user:1"), "another's", 0)
 	a := lg.start(lg.Loader, "user:1")
 	lg.want("user:2", user(2)) // does not wait for user:1
@@ -119,8 +131,10 @@ func TestLoadLeaseOfAnother(t *testing.T) {
 }
 
 // Another process has the lease and fills.
-func TestLoadFilledByAnother(t *testing.T) {
-	lg := users(t, loaderSetup{})
+func TestLoadFilledByAnother(t *testing.T) { eitherWay(t, testLoadFilledByAnother) }
+
+func testLoadFilledByAnother(t *testing.T, setup loaderSetup) {
+	lg := users(t, setup)
 	lg.rdb.Set(t.Context(), lg.aux("user:1"), "another's", time.Hour)
 	a := lg.start(lg.Loader, "user:1")
 	harness.Until(t, "the lease was seen", func() bool { return lg.Stats().Waits > 0 })
@@ -134,8 +148,10 @@ func TestLoadFilledByAnother(t *testing.T) {
 }
 
 // Leases that go as fast as they come, because Redis evicts them say, do not keep readers from an answer.
-func TestLoadLeaseAlwaysLost(t *testing.T) {
-	lg := users(t, loaderSetup{})
+func TestLoadLeaseAlwaysLost(t *testing.T) { eitherWay(t, testLoadLeaseAlwaysLost) }
+
+func testLoadLeaseAlwaysLost(t *testing.T, setup loaderSetup) {
+	lg := users(t, setup)
 	var drop func()
 	drop = func() {
 		lg.rdb.Del(context.Background(), lg.aux("user:1"))
@@ -150,8 +166,10 @@ func TestLoadLeaseAlwaysLost(t *testing.T) {
 }
 
 // Readers, writers and deleters of few keys at once: nobody reads what was overwritten before they asked.
-func TestLoadNeverStale(t *testing.T) {
-	lg := users(t, loaderSetup{})
+func TestLoadNeverStale(t *testing.T) { eitherWay(t, testLoadNeverStale) }
+
+func testLoadNeverStale(t *testing.T, setup loaderSetup) {
+	lg := users(t, setup)
 	const keys = 4
 	var versions [keys]atomic.Int64 // the least version whoever asks now may get
 	var writers, readers sync.WaitGroup

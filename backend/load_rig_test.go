@@ -34,6 +34,13 @@ type loaderSetup struct {
 	mappings []mapping.Config
 	queries  []mapping.QueryConfig
 	timeout  time.Duration // default 30s, so that no lease runs out on a slow machine
+	scripts  bool          // leases are for the scripts alone
+}
+
+// eitherWay runs a test with leases that are held in commands, and with the scripts that do what those leave.
+func eitherWay(t *testing.T, test func(t *testing.T, setup loaderSetup)) {
+	t.Run("held", func(t *testing.T) { test(t, loaderSetup{}) })
+	t.Run("scripts", func(t *testing.T) { test(t, loaderSetup{scripts: true}) })
 }
 
 func newLoading(t *testing.T, s loaderSetup) *loading {
@@ -62,6 +69,7 @@ func newLoading(t *testing.T, s loaderSetup) *loading {
 	lg.set = set
 	lg.rdb = openRedis(t, lg.redis.Addr)
 	lg.Loader = lg.another(db, s.timeout)
+	lg.holds.denied.Store(s.scripts)
 	return lg
 }
 

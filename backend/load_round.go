@@ -36,7 +36,12 @@ func (l *Loader) round(q *queue, loads []*load) {
 	if len(loads) == 0 {
 		return
 	}
-	reads := l.acquire(q, loads)
+	token := l.newToken()
+	h := l.hold(q.m, token)
+	if h != nil {
+		defer h.end()
+	}
+	reads := l.acquire(q, h, token, loads)
 	if len(reads) == 0 {
 		return
 	}
@@ -55,7 +60,7 @@ func (l *Loader) round(q *queue, loads []*load) {
 		return
 	}
 	l.hook(HookSelected)
-	l.fill(q, reads)
+	l.fill(q, h, reads)
 	l.took(q.m, begun)
 }
 
@@ -111,14 +116,17 @@ var storing = [...]string{
 	mapping.KindSet: "SADD", mapping.KindZset: "ZADD",
 }
 
-// acquire answers the keys that need no row, queues again those whose lease is another's, and returns the rest.
-func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
+// acquired is told what was found of a key whose lease was asked for, as acquire.lua has it.
+type acquired func(ld *load, result string, value []byte, err error)
+
+// acquire answers the keys that need no row, queues again those whose lease is another's, and returns the rest. The leases
+// are those of h as far as it goes; nil: of the script.
+func (l *Loader) acquire(q *queue, h *hold, token string, loads []*load) (reads []*read) {
 	l.sending(loads)
 	for _, ld := range loads {
 		ld.asked = ld.sent
 	}
-	token := l.newToken()
-	l.runAcquire(loads, token, l.leaseOf(q.m), look(q.m), func(ld *load, result string, value []byte, err error) {
+	tell := func(ld *load, result string, value []byte, err error) {
 		switch {
 		case err != nil:
 			l.fail(q, ld, err)
@@ -135,14 +143,33 @@ func (l *Loader) acquire(q *queue, loads []*load) (reads []*read) {
 		default:
 			l.found(q, ld, result, value)
 		}
-	})
+	}
+	if h != nil {
+		// Who waits for another's lease asks again and again, and is told by the script at once.
+		var fresh, rest []*load
+		for _, ld := range loads {
+			if ld.polls == 0 {
+				fresh = append(fresh, ld)
+			} else {
+				rest = append(rest, ld)
+			}
+		}
+		left, err := h.acquire(fresh, l.leaseOf(q.m), tell)
+		if err != nil {
+			for _, ld := range left {
+				tell(ld, "", nil, err)
+			}
+			left = nil
+		}
+		loads = append(rest, left...)
+	}
+	l.runAcquire(loads, token, l.leaseOf(q.m), look(q.m), tell)
 	return reads
 }
 
 // runAcquire runs the script that takes leases, one call for the keys of each partition, and tells what it says of each
 // key.
-func (l *Loader) runAcquire(loads []*load, token string, lease time.Duration, look string,
-	acquired func(ld *load, result string, value []byte, err error)) {
+func (l *Loader) runAcquire(loads []*load, token string, lease time.Duration, look string, acquired acquired) {
 	byPartition := make([][]*load, len(l.sets))
 	for _, ld := range loads {
 		p := l.journal.Partition(ld.key)
@@ -172,7 +199,7 @@ func (l *Loader) runAcquire(loads []*load, token string, lease time.Duration, lo
 }
 
 // fill caches what was read and answers it; the keys without a lease are answered with what was read.
-func (l *Loader) fill(q *queue, reads []*read) {
+func (l *Loader) fill(q *queue, h *hold, reads []*read) {
 	var filled, broken []*read
 	var loads []*load
 	for _, r := range reads {
@@ -195,7 +222,7 @@ func (l *Loader) fill(q *queue, reads []*read) {
 	}
 
 	l.sending(loads)
-	stored := l.runFill(q.m, filled, false, func(r *read, result string, why []byte, err error) {
+	stored := l.runFill(q.m, h, filled, false, func(r *read, result string, why []byte, err error) {
 		switch {
 		case err != nil:
 			l.fail(q, r.load, err)
@@ -233,23 +260,34 @@ func (l *Loader) fill(q *queue, reads []*read) {
 // while it runs a script.
 const fillBytes = 256 << 10
 
-// runFill runs the script that caches what was read under one token, in the place of images if early is set, and tells
-// what it says of each key. It is false, and nothing was done, if m is not in force any more.
-func (l *Loader) runFill(m *mapping.Mapping, reads []*read, early bool,
+// runFill caches what was read under one token, in the place of images if early is set, and tells what fill.lua says of
+// each key; h does without the script as far as it goes, unless it is nil. It is false, and nothing was done, if m is not
+// in force any more.
+func (l *Loader) runFill(m *mapping.Mapping, h *hold, reads []*read, early bool,
 	filled func(r *read, result string, why []byte, err error)) bool {
 	var calls []*call
-	size := fillBytes
-	for _, r := range reads {
-		if size >= fillBytes {
-			calls = append(calls, fillCall(m, r.token, l.aux, early))
-			size = 0
+	var done []filling
+	store := func() {
+		if h != nil {
+			done, reads = h.fill(m, reads)
 		}
-		size += calls[len(calls)-1].fill(m, r, r.ttl(m))
+		size := fillBytes
+		for _, r := range reads {
+			if size >= fillBytes {
+				calls = append(calls, fillCall(m, r.token, l.aux, early))
+				size = 0
+			}
+			size += calls[len(calls)-1].fill(m, r, r.ttl(m))
+		}
+		pipeline(l.ctx, l.rdb, fillScript, calls)
 	}
-	if !l.watch.Storing(func() { pipeline(l.ctx, l.rdb, fillScript, calls) }, m) {
+	if !l.watch.Storing(store, m) {
 		return false
 	}
 	l.hook(HookFilled)
+	for _, f := range done {
+		filled(f.read, f.result, nil, f.err)
+	}
 	for _, c := range calls {
 		for i, r := range reads[:len(c.keys)] {
 			result, why, err := c.result(i)
@@ -382,20 +420,25 @@ func (l *Loader) scriptKeys(key []byte) []string {
 
 // release gives the leases back, as far as Redis lets it.
 func (l *Loader) release(reads []*read) {
-	c := &call{}
+	var token string // a round has one
+	var keys []string
 	for _, r := range reads {
 		if r.token != "" {
-			c.keys = append(c.keys, r.name)
-			c.args = []any{r.token, l.aux} // a round has one token
+			token, keys = r.token, append(keys, r.name)
 		}
 	}
-	if len(c.keys) == 0 {
+	l.giveBack(token, keys)
+}
+
+// giveBack gives the leases of keys back that token was taken for.
+func (l *Loader) giveBack(token string, keys []string) {
+	if len(keys) == 0 {
 		return
 	}
 	// Close cancels l.ctx, and the lease is to go all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), releaseTimeout)
 	defer cancel()
-	pipeline(ctx, l.rdb, releaseScript, []*call{c})
+	pipeline(ctx, l.rdb, releaseScript, []*call{{keys: keys, args: []any{token, l.aux}}})
 }
 
 // result is what acquire, fill or stale returned for the i-th key: a word, and what came with it. The error is one a client can

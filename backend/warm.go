@@ -345,7 +345,7 @@ func (w *warming) acquire(b *warmBatch) (leased []*read, err error) {
 // fill caches what was read.
 func (w *warming) fill(b *warmBatch, reads []*read) (err error) {
 	l, m := w.l, w.o.Mapping
-	l.runFill(m, reads, false, func(r *read, result string, why []byte, failure error) {
+	l.runFill(m, nil, reads, false, func(r *read, result string, why []byte, failure error) {
 		switch {
 		case failure != nil:
 			err = failure
