@@ -419,7 +419,9 @@ func (s *session) listening(c *command) bool {
 		return false
 	}
 	s.settle() // an UNSUBSCRIBE may be under way
-	return s.lane.private.subscribed.Load() > 0
+	subscribed := s.lane.private.subscribed.Load() > 0
+	s.lane.private.pubsub.Store(subscribed) // else arrays are replies again
+	return subscribed
 }
 
 // swallow sends a command whose reply the client does not see.
