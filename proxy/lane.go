@@ -442,7 +442,7 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		switch {
 		case from == pos:
 		case pushed:
-			to.push(b[from:pos], l.oob)
+			to.hear(l.private, b[from:pos], l.oob)
 		default:
 			l.slowest.handed(to, ended, l.arrived)
 			to.deliver(b[from:pos], ended)
@@ -470,7 +470,9 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			}
 			if l.private.endless.Load() {
 				handOver()
-				pos, pushed = len(b), true
+				to.hear(l.private, b[pos:], l.private.lines && b[len(b)-1] != '\n')
+				pos = len(b)
+				from = pos
 				break
 			}
 			var whole bool

@@ -271,6 +271,7 @@ func (s *session) hijack(c *command, req request) {
 	s.pin.stuck = true
 	p := s.lane.private
 	p.patient.Store(true)
+	p.lines = c.name == "MONITOR"
 	if c.name == "SYNC" {
 		// Answered by an error, or by no RESP reply but the data themselves.
 		s.settle()

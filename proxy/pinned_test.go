@@ -1,6 +1,9 @@
 package proxy
 
-import "testing"
+import (
+	"runtime"
+	"testing"
+)
 
 // Once nothing is subscribed any more an array is a reply, whatever stands in it.
 func TestArrayBehindUnsubscribe(t *testing.T) {
@@ -28,4 +31,69 @@ func TestArrayBehindUnsubscribe(t *testing.T) {
 		c.send("SELECT 1") // which waits until the client is owed nothing
 		r.upstream().expect("SELECT 1")
 	}
+}
+
+// What a shared lane brings comes behind a message of which the client's own connection has brought a part.
+func TestReplyBehindHalfMessage(t *testing.T) {
+	r := newRig(t, nil)
+	r.upstream()
+	c := r.client()
+	c.send("HELLO 3 AUTH u p")
+	tried := r.upstream()
+	tried.expect("HELLO 3 AUTH u p")
+	tried.send("%0\r\n")
+	c.expect("%0\r\n")
+	connected := func() *upstreamConn {
+		up := r.accept()
+		up.expect("AUTH u p")
+		up.send("+OK\r\n")
+		up.expect("HELLO 3")
+		up.send("%0\r\n")
+		return up
+	}
+	shared := connected()
+	c.send("SUBSCRIBE a")
+	own := connected()
+	own.expect("CLIENT ID")
+	own.send(":7\r\n")
+	confirmed := ">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
+	own.expect("SUBSCRIBE a")
+	own.expect("PING")
+	own.send(confirmed + "+PONG\r\n")
+	c.expect(confirmed)
+
+	c.send(`SET user:1 {"name":"b"}`)
+	tried = connected()
+	tried.expect("MULTI")
+	tried.send("+OK\r\n")
+	for _, want := range []string{"MULTI", "SET", "HDEL", "ZADD", "DEL", "EXEC"} {
+		shared.command(want)
+	}
+	half := ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$4\r\nab"
+	own.send(half)
+	c.expect(half)
+	shared.send("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n:0\r\n:1\r\n:0\r\n")
+	s := r.srv.client(func(*session) bool { return true })
+	for s.answered.Load() < 2 { // what keyrow answers by itself does not count
+		runtime.Gosched()
+	}
+	own.send("cd\r\n" + half)
+	c.expect("cd\r\n" + half)
+	own.send("ef\r\n")
+	c.expect("ef\r\n+OK\r\n")
+}
+
+// Of what MONITOR shows the client gets whole lines, whatever it sends meanwhile.
+func TestResetBehindHalfLine(t *testing.T) {
+	r := newRig(t, nil)
+	r.upstream()
+	c := r.client()
+	c.send("MONITOR")
+	own := r.own()
+	own.expect("MONITOR")
+	own.send("+OK\r\n+1 [0 a] \"GE")
+	c.expect("+OK\r\n+1 [0 a] \"GE")
+	c.send("RESET")
+	own.send("T\"\r\n")
+	c.expect("T\"\r\n+RESET\r\n")
 }

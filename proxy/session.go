@@ -184,6 +184,7 @@ func (s *session) finish(err error) {
 	if s.pinned() && s.lane.private.patient.Load() {
 		// A BLPOP whose client is gone must not take what is pushed next, nor half a command be taken for a whole one.
 		s.unpin(false)
+		s.hear(nil, nil, false) // nor does the rest of a message come
 	}
 	s.settle()
 	s.endStream()
@@ -446,7 +447,7 @@ func (s *session) arrive() {
 func (s *session) settle() {
 	s.submit()
 	if s.answered.Load() < s.owed || s.lane.private != nil {
-		s.await(func() bool { return s.answered.Load() >= s.owed && !s.open })
+		s.await(func() bool { return s.answered.Load() >= s.owed && s.rest == nil })
 	}
 }
 
