@@ -230,10 +230,11 @@ func (l *lane) lose(err error) {
 		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Int64("unanswered", n).
 			Msg("connection to redis lost with commands unanswered; whether redis ran them is unknown, as their clients are told")
 	}
-	if l.head.n > 0 && !l.framer.idle() && (l.head.op == nil || l.head.peek) {
-		// A part of the reply is with the client already: no error can follow it.
+	if l.head.n > 0 && (l.oob || !l.framer.idle() && (l.head.op == nil || l.head.peek)) {
+		// A part of the reply, or of a push before it, is with the client already: no error can follow it.
 		l.head.s.kill(err)
 	}
+	l.oob = false
 	l.head, l.ready, l.readyAt, l.framer, l.collected, l.left = entry{}, nil, 0, replyFramer{}, nil, nil
 	answerAll(waiting, upstreamError("connection to redis lost, so it is unknown whether the command was applied: "+err.Error()))
 }

@@ -97,3 +97,25 @@ func TestResetBehindHalfLine(t *testing.T) {
 	own.send("T\"\r\n")
 	c.expect("T\"\r\n+RESET\r\n")
 }
+
+// A client that has a part of what Redis pushed cannot be told anything any more, and those who come after it on the lane
+// are answered as ever.
+func TestLostWithinPush(t *testing.T) {
+	r := newRig(t, nil)
+	up := r.upstream()
+	c := r.client()
+	c.send("GET x")
+	up.expect("GET x")
+	half := ">2\r\n$3\r\nfoo\r\n$5\r\nab"
+	up.send(half)
+	c.expect(half)
+	_ = up.Close()
+	c.ended()
+	up = r.upstream()
+	c = r.client()
+	c.send("GET x", "GET y")
+	up.expect("GET x")
+	up.expect("GET y")
+	up.send("$1\r\nx\r\n$1\r\ny\r\n")
+	c.expect("$1\r\nx\r\n$1\r\ny\r\n")
+}
