@@ -84,7 +84,7 @@ func (s *session) clean() bool {
 // unpin goes back to the shared lane. Everything is answered.
 func (s *session) unpin(clean bool) {
 	l := s.lane
-	clean = clean && !s.pin.foreign
+	clean = clean && !s.pin.foreign && !l.private.doubted.Load()
 	s.lane, s.pin = s.pin.shared, pin{}
 	l.private.pubsub.Store(false)
 	s.subscriber.Store(false)

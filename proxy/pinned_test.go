@@ -3,6 +3,8 @@ package proxy
 import (
 	"runtime"
 	"testing"
+
+	"keyrow/mapping"
 )
 
 // Once nothing is subscribed any more an array is a reply, whatever stands in it.
@@ -118,4 +120,57 @@ func TestLostWithinPush(t *testing.T) {
 	up.expect("GET y")
 	up.send("$1\r\nx\r\n$1\r\ny\r\n")
 	c.expect("$1\r\nx\r\n$1\r\ny\r\n")
+}
+
+type testReplicas struct{ awaited chan func(error) }
+
+func (a *testReplicas) Await(_ mapping.Durability, _ string, _ int, done func(error)) {
+	a.awaited <- done
+}
+
+// Which primary is at the other end of a client's own connection is asked again where that is no part of a transaction.
+func TestDoubtIsNoPartOfTransaction(t *testing.T) {
+	replicas := &testReplicas{make(chan func(error), 1)}
+	r := newRig(t, func(o *Options) {
+		m := mapping.Default()
+		m.Name, m.Key, m.Table, m.Delete = "user", "user:{id}", "users", "row"
+		m.Durability, m.Replicas = "replicas", 1
+		o.Mappings, o.Replicas = mapped(t, m), replicas
+	})
+	told := func(c *upstreamConn) {
+		t.Helper()
+		c.expect("INFO replication")
+		c.send("$19\r\n\r\nmaster_replid:a\r\n\r\n")
+	}
+	told(r.upstream())
+	c := r.client()
+	c.send("WATCH k")
+	own := r.own()
+	told(own)
+	own.expect("WATCH k")
+	own.send("+OK\r\n")
+	c.expect("+OK\r\n")
+	c.send("DEL user:1", "MULTI")
+	told(r.upstream()) // whether the client may know
+	own.command("the script of DEL")
+	own.send("*2\r\n:1\r\n:1\r\n")
+	done := <-replicas.awaited
+	own.expect("MULTI")
+	own.send("+OK\r\n")
+	done(mapping.ErrOtherPrimary)
+	c.line()
+	c.expect("+OK\r\n")
+	c.send("INCR x")
+	own.expect("INCR x")
+	own.send("+QUEUED\r\n")
+	c.expect("+QUEUED\r\n")
+	c.send("EXEC", "WATCH k", "MULTI")
+	own.expect("EXEC")
+	own.send("*1\r\n:1\r\n")
+	own.expect("WATCH k")
+	own.send("+OK\r\n")
+	told(own)
+	own.expect("MULTI")
+	own.send("+OK\r\n")
+	c.expect("*1\r\n:1\r\n+OK\r\n+OK\r\n")
 }

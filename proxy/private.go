@@ -25,6 +25,8 @@ type private struct {
 	pubsub atomic.Bool
 	// Channels, patterns and shard channels that Redis said are subscribed to.
 	subscribed atomic.Int64
+	// Redis may have another name as a primary than the connection said.
+	doubted atomic.Bool
 	// A pinReason.
 	why atomic.Int32
 
