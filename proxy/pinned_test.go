@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"runtime"
 	"testing"
 
@@ -173,4 +174,30 @@ func TestDoubtIsNoPartOfTransaction(t *testing.T) {
 	own.expect("MULTI")
 	own.send("+OK\r\n")
 	c.expect("*1\r\n:1\r\n+OK\r\n+OK\r\n")
+}
+
+// What a client sent behind a command that blocked is run, and answered, although the client sends nothing more.
+func TestEndBehindBlocking(t *testing.T) {
+	r := newRig(t, nil)
+	r.upstream()
+	c := r.client()
+	c.send("BLPOP list 0", "INCR y")
+	own := r.own()
+	own.expect("BLPOP list 0")
+	popped := "*2\r\n$4\r\nlist\r\n$1\r\na\r\n"
+	own.send(popped)
+	c.expect(popped)
+	own.expect("INCR y")
+	s := r.srv.client(func(*session) bool { return true })
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	for waiting := false; !waiting && !s.gone.Load(); runtime.Gosched() {
+		s.mu.Lock()
+		waiting = s.waiting
+		s.mu.Unlock()
+	}
+	own.send(":1\r\n")
+	c.expect(":1\r\n")
+	c.ended()
 }

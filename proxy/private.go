@@ -19,8 +19,10 @@ type private struct {
 	lines bool
 	// SYNC was sent: unless an error comes, endless begins with the next byte.
 	sync atomic.Bool
-	// A reply may take for ever, so the lane's timeout does not apply: blocking commands, subscriptions.
+	// The lane's timeout does not apply: to subscriptions, nor while a large command is on its way.
 	patient atomic.Bool
+	// Commands that block, and are not answered yet.
+	blocked atomic.Int32
 	// RESP2 only: subscriptions are there or were asked for, so arrays that look like messages are messages.
 	pubsub atomic.Bool
 	// Channels, patterns and shard channels that Redis said are subscribed to.
@@ -127,6 +129,9 @@ func (p *private) counts(confirmation []byte, proto int8) {
 }
 
 func (p *private) session() *session { return p.s.Load() }
+
+// leisurely reports whether a reply may take for ever.
+func (p *private) leisurely() bool { return p.patient.Load() || p.blocked.Load() > 0 }
 
 // hear takes what came on p, or on a shared lane, and answers no command: see outbox.push. It is dropped if the session has
 // turned away from p.
