@@ -211,7 +211,10 @@ func (l *lane) isClosed() bool {
 // queue for it.
 func (l *lane) lose(err error) {
 	l.mu.Lock()
-	if l.state != laneClosed {
+	switch {
+	case l.private != nil:
+		l.state = laneClosed // nobody would answer what was queued from here on
+	case l.state != laneClosed:
 		l.state = laneConnecting
 	}
 	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)

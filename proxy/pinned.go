@@ -213,7 +213,7 @@ const maxHeld = 1 << 20
 // standBy waits for the reply to a command that may block for ever, and goes on reading meanwhile: that is how it shows
 // that the client is gone, and with it the wish for what the command waits for. What is read is dispatched afterwards.
 func (s *session) standBy() error {
-	for s.pinned() && s.lane.private.leisurely() && s.answered.Load() < s.owed {
+	for s.pinned() && s.lane.private.blocked.Load() > 0 && s.answered.Load() < s.owed {
 		s.submit() // the batch lies in the buffer that is read into
 		if s.in.unread() > maxHeld {
 			if !s.await(func() bool { return s.answered.Load() >= s.owed }) {

@@ -36,6 +36,29 @@ func TestArrayBehindUnsubscribe(t *testing.T) {
 	}
 }
 
+// Who has subscribed to something may send commands one behind the other as everybody may, and end behind the last one.
+func TestPipelineBehindSubscribe(t *testing.T) {
+	r := newRig(t, nil)
+	r.upstream()
+	c := r.client()
+	c.send("WATCH k", "UNSUBSCRIBE", "INCR x", "INCR y")
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	own := r.own()
+	confirmed := "*3\r\n$11\r\nunsubscribe\r\n$-1\r\n:0\r\n"
+	own.expect("WATCH k")
+	own.send("+OK\r\n")
+	own.expect("UNSUBSCRIBE")
+	own.expect("PING")
+	own.send(confirmed + "+PONG\r\n")
+	own.expect("INCR x")
+	own.expect("INCR y")
+	own.send(":1\r\n:2\r\n")
+	c.expect("+OK\r\n" + confirmed + ":1\r\n:2\r\n")
+	c.ended()
+}
+
 // What a shared lane brings comes behind a message of which the client's own connection has brought a part.
 func TestReplyBehindHalfMessage(t *testing.T) {
 	r := newRig(t, nil)
