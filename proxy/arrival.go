@@ -109,7 +109,7 @@ func (s *session) linger(err error) error {
 	if timeout == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	waits := s.answered.Load() < s.owed || s.pending.Load() > 0 || s.pinned() && s.lane.private.patient.Load()
+	waits := s.answered.Load() < s.owed || s.pending.Load() > 0 || s.pinned() && s.lane.private.leisurely()
 	// Neither is ever taken back, so the sum stays the same only if both do.
 	moved := s.fetched + s.answered.Load()
 	if s.idle.quiet++; waits || moved != s.idle.moved {

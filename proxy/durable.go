@@ -71,12 +71,25 @@ func (recognised) reply(l *lane, b []byte) { l.primary.told(b) }
 func (recognised) lost(error)              {}
 
 // doubt asks for the primary again, behind what l was sent. It must not wait for room: what is held back bounds how often
-// it is called.
+// it is called. On a connection of a session's own, a transaction may be open, or half of a command on its way: there the
+// session asks, see reassure.
 func (l *lane) doubt(s *session) {
+	if l.private != nil {
+		l.private.doubted.Store(true)
+		return
+	}
 	l.mu.Lock()
 	_ = l.push(appendCommand(nil, infoReplication...), []entry{{s: s, op: recognised{}, n: 1}})
 	l.mu.Unlock()
 	l.flush()
+}
+
+// reassure asks for the primary of the session's own connection again, before the next command, if there is doubt.
+func (s *session) reassure() {
+	if s.lane.private.doubted.Swap(false) {
+		s.batch.append(func(w []byte) []byte { return appendCommand(w, infoReplication...) })
+		s.expect(entry{s: s, op: recognised{}, n: 1}, 0)
+	}
 }
 
 // tellable makes sure, once for all sessions of an identity, that Redis tells it which primary it is, without which nobody

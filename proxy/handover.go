@@ -97,7 +97,12 @@ var errHandOver = errors.New("the client is to be handed over")
 
 // portable reports whether the session, which waits for its client, can be handed over once it is owed nothing.
 func (s *session) portable() bool {
-	return s.srv.successor.Load() != nil && !s.pinned() && !s.stream.on && !s.skip && s.in.unread() <= maxAlong
+	if s.srv.successor.Load() == nil || s.stream.on || s.skip || s.in.unread() > maxAlong {
+		return false
+	}
+	s.mu.Lock() // the lane's reader may unpin the session just now
+	defer s.mu.Unlock()
+	return !s.pinned()
 }
 
 // handOver passes the client on. If that fails, the session has to be finished with the error.

@@ -211,7 +211,10 @@ func (l *lane) isClosed() bool {
 // queue for it.
 func (l *lane) lose(err error) {
 	l.mu.Lock()
-	if l.state != laneClosed {
+	switch {
+	case l.private != nil:
+		l.state = laneClosed // nobody would answer what was queued from here on
+	case l.state != laneClosed:
 		l.state = laneConnecting
 	}
 	waiting := append(append([]entry{l.head}, l.ready[l.readyAt:]...), l.fifo...)
@@ -230,10 +233,11 @@ func (l *lane) lose(err error) {
 		l.up.log.Warn().Err(err).Str("redis", l.up.cfg.Addr).Int64("unanswered", n).
 			Msg("connection to redis lost with commands unanswered; whether redis ran them is unknown, as their clients are told")
 	}
-	if l.head.n > 0 && !l.framer.idle() && (l.head.op == nil || l.head.peek) {
-		// A part of the reply is with the client already: no error can follow it.
+	if l.head.n > 0 && (l.oob || !l.framer.idle() && (l.head.op == nil || l.head.peek)) {
+		// A part of the reply, or of a push before it, is with the client already: no error can follow it.
 		l.head.s.kill(err)
 	}
+	l.oob = false
 	l.head, l.ready, l.readyAt, l.framer, l.collected, l.left = entry{}, nil, 0, replyFramer{}, nil, nil
 	answerAll(waiting, upstreamError("connection to redis lost, so it is unknown whether the command was applied: "+err.Error()))
 }
@@ -442,7 +446,7 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 		switch {
 		case from == pos:
 		case pushed:
-			to.push(b[from:pos], l.oob)
+			to.hear(l.private, b[from:pos], l.oob)
 		default:
 			l.slowest.handed(to, ended, l.arrived)
 			to.deliver(b[from:pos], ended)
@@ -470,7 +474,9 @@ func (l *lane) consume(b []byte) (pos int, err error) {
 			}
 			if l.private.endless.Load() {
 				handOver()
-				pos, pushed = len(b), true
+				to.hear(l.private, b[pos:], l.private.lines && b[len(b)-1] != '\n')
+				pos = len(b)
+				from = pos
 				break
 			}
 			var whole bool

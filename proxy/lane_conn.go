@@ -78,7 +78,7 @@ func (l *lane) read(conn net.Conn) error {
 		case err == nil:
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return err
-		case pending && marked == l.progress && !(l.private != nil && l.private.patient.Load()):
+		case pending && marked == l.progress && !(l.private != nil && l.private.leisurely()):
 			return fmt.Errorf("no reply within %s", timeout)
 		default:
 			marked, pending = l.progress, l.outstanding()

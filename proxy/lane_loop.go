@@ -46,7 +46,7 @@ func (l *lane) guard(failed <-chan error) error {
 			l.reading.Lock()
 			now, outstanding := l.progress, l.outstanding()
 			l.reading.Unlock()
-			if pending && marked == now && !(l.private != nil && l.private.patient.Load()) {
+			if pending && marked == now && !(l.private != nil && l.private.leisurely()) {
 				return fmt.Errorf("no reply within %s", timeout)
 			}
 			marked, pending = now, outstanding

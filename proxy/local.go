@@ -246,10 +246,7 @@ func (s *session) reset(_ *command, req request) {
 	}
 	if s.pinned() {
 		// Whatever still arrives there is not for the client any more.
-		if !s.lane.private.endless.Load() {
-			s.settle()
-		}
-		s.unpin(false)
+		s.turnAway()
 	}
 	s.settle()
 	s.name.Store(nil)

@@ -31,7 +31,7 @@ type outbox struct {
 	mu      sync.Mutex
 	moved   sync.Cond // answered or pending changed and waiting was set
 	waiting bool
-	open    bool    // half of a message is delivered
+	rest    *hole   // in held, what is still to come of a message that is half delivered
 	muted   bool    // CLIENT REPLY OFF: replies are counted and dropped
 	held    []*hole // holes and what stands behind them
 	out     pile    // bytes for the writer
@@ -39,7 +39,7 @@ type outbox struct {
 	dead    error
 }
 
-// hole is a reply that is still owed, or one that waits behind such a hole.
+// hole is a reply that is still owed, or one that waits behind such a hole. Of the rest of a message it has what is there.
 type hole struct {
 	b      []byte
 	filled bool
@@ -65,17 +65,30 @@ func (o *outbox) deliver(b []byte, replies int) {
 // client-output-buffer-limit has for pubsub.
 const maxUnreadMessages = 32 << 20
 
-// push takes what answers no command, a message for one. open says that b ends within it: until the rest of it is
-// there nothing else may be delivered.
+// push takes what answers no command, a message for one; mu is held. open says that b ends within it: what else is
+// delivered, as the reply of another lane, waits until the rest of it is there.
 func (o *outbox) push(b []byte, open bool) {
-	o.mu.Lock()
-	o.open = open
 	if o.subscriber.Load() && o.pending.Load()+int64(len(b)) > maxUnreadMessages {
 		o.end(errUnread)
 	}
-	o.place(b)
+	switch {
+	case o.rest == nil:
+		o.place(b)
+	case len(o.held) > 0 && o.held[0] == o.rest:
+		o.write(b)
+	case o.room(len(b)):
+		o.rest.b = append(o.rest.b, b...)
+		o.pending.Add(int64(len(b)))
+	}
+	switch {
+	case open && o.rest == nil && o.dead == nil:
+		o.rest = &hole{}
+		o.held = append(o.held, o.rest)
+	case !open && o.rest != nil:
+		o.rest.filled, o.rest = true, nil
+		o.release()
+	}
 	o.account(0)
-	o.mu.Unlock()
 }
 
 // place puts b behind what was delivered before; mu is held.
@@ -117,14 +130,23 @@ func (o *outbox) fill(h *hole, b []byte, replies int) {
 	if o.room(len(b)) {
 		o.pending.Add(int64(len(b)))
 	}
-	for len(o.held) > 0 && o.held[0].filled {
-		next := o.held[0].b
-		o.held = o.held[1:]
-		o.pending.Add(-int64(len(next)))
-		o.write(next)
-	}
+	o.release()
 	o.account(replies)
 	o.mu.Unlock()
+}
+
+// release writes what has nothing before it any more; mu is held.
+func (o *outbox) release() {
+	for whole := true; whole && len(o.held) > 0; {
+		next := o.held[0]
+		if whole = next.filled; whole {
+			o.held = o.held[1:]
+		}
+		b := next.b
+		next.b = nil
+		o.pending.Add(-int64(len(b)))
+		o.write(b)
+	}
 }
 
 func (o *outbox) account(replies int) {

@@ -84,7 +84,7 @@ func (s *session) clean() bool {
 // unpin goes back to the shared lane. Everything is answered.
 func (s *session) unpin(clean bool) {
 	l := s.lane
-	clean = clean && !s.pin.foreign
+	clean = clean && !s.pin.foreign && !l.private.doubted.Load()
 	s.lane, s.pin = s.pin.shared, pin{}
 	l.private.pubsub.Store(false)
 	s.subscriber.Store(false)
@@ -183,10 +183,28 @@ func (s *session) block(c *command, req request) {
 	}
 	if s.pinTo() {
 		s.pinnedFor(pinBlock)
-		s.lane.private.patient.Store(true)
-		s.forward(req)
+		s.lane.private.blocked.Add(1)
+		s.forwardFor(req, &blocking{s, s.lane.private}, true)
 		s.submit()
 	}
+}
+
+// blocking is a command that may take for ever.
+type blocking struct {
+	s *session
+	p *private
+}
+
+func (o *blocking) reply(_ *lane, b []byte) {
+	o.p.blocked.Add(-1)
+	if b != nil {
+		o.s.deliver(b, 1)
+	}
+}
+
+func (o *blocking) lost(err error) {
+	o.p.blocked.Add(-1)
+	o.s.deliverErrors(err, 1)
 }
 
 // maxHeld is how many bytes a client may send behind a command that blocks before they are left unread.
@@ -195,7 +213,7 @@ const maxHeld = 1 << 20
 // standBy waits for the reply to a command that may block for ever, and goes on reading meanwhile: that is how it shows
 // that the client is gone, and with it the wish for what the command waits for. What is read is dispatched afterwards.
 func (s *session) standBy() error {
-	for s.pinned() && s.lane.private.patient.Load() && s.answered.Load() < s.owed {
+	for s.pinned() && s.lane.private.blocked.Load() > 0 && s.answered.Load() < s.owed {
 		s.submit() // the batch lies in the buffer that is read into
 		if s.in.unread() > maxHeld {
 			if !s.await(func() bool { return s.answered.Load() >= s.owed }) {
@@ -271,6 +289,7 @@ func (s *session) hijack(c *command, req request) {
 	s.pin.stuck = true
 	p := s.lane.private
 	p.patient.Store(true)
+	p.lines = c.name == "MONITOR"
 	if c.name == "SYNC" {
 		// Answered by an error, or by no RESP reply but the data themselves.
 		s.settle()
@@ -419,7 +438,9 @@ func (s *session) listening(c *command) bool {
 		return false
 	}
 	s.settle() // an UNSUBSCRIBE may be under way
-	return s.lane.private.subscribed.Load() > 0
+	subscribed := s.lane.private.subscribed.Load() > 0
+	s.lane.private.pubsub.Store(subscribed) // else arrays are replies again
+	return subscribed
 }
 
 // swallow sends a command whose reply the client does not see.

@@ -15,14 +15,20 @@ type private struct {
 
 	// What arrives is the client's as it is, and answers no command: MONITOR, replication, the Lua debugger.
 	endless atomic.Bool
+	// That is lines: MONITOR.
+	lines bool
 	// SYNC was sent: unless an error comes, endless begins with the next byte.
 	sync atomic.Bool
-	// A reply may take for ever, so the lane's timeout does not apply: blocking commands, subscriptions.
+	// The lane's timeout does not apply: to subscriptions, nor while a large command is on its way.
 	patient atomic.Bool
+	// Commands that block, and are not answered yet.
+	blocked atomic.Int32
 	// RESP2 only: subscriptions are there or were asked for, so arrays that look like messages are messages.
 	pubsub atomic.Bool
 	// Channels, patterns and shard channels that Redis said are subscribed to.
 	subscribed atomic.Int64
+	// Redis may have another name as a primary than the connection said.
+	doubted atomic.Bool
 	// A pinReason.
 	why atomic.Int32
 
@@ -123,6 +129,33 @@ func (p *private) counts(confirmation []byte, proto int8) {
 }
 
 func (p *private) session() *session { return p.s.Load() }
+
+// leisurely reports whether a reply may take for ever.
+func (p *private) leisurely() bool { return p.patient.Load() || p.blocked.Load() > 0 }
+
+// hear takes what came on p, or on a shared lane, and answers no command: see outbox.push. It is dropped if the session has
+// turned away from p.
+func (s *session) hear(p *private, b []byte, open bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == nil || p.session() == s {
+		s.push(b, open)
+	}
+}
+
+// turnAway waits until the session is owed nothing and no message is half delivered, and takes nothing from its own
+// connection any more.
+func (s *session) turnAway() {
+	s.submit()
+	s.await(func() bool {
+		over := s.answered.Load() >= s.owed && s.rest == nil
+		if over {
+			s.lane.private.s.Store(nil)
+		}
+		return over
+	})
+	s.unpin(false)
+}
 
 // lost closes the session, whose state went with the connection.
 func (p *private) lost(err error) {

@@ -37,6 +37,14 @@ type upstreamConn struct {
 // expect reads a command and compares it with want, its words separated by blanks.
 func (c *upstreamConn) expect(want string) {
 	c.t.Helper()
+	if got := c.command(want); got != want {
+		c.t.Fatalf("the upstream got %q, want %q", got, want)
+	}
+}
+
+// command reads a command, which want describes.
+func (c *upstreamConn) command(want string) string {
+	c.t.Helper()
 	var args []string
 	var n, size int
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
@@ -53,9 +61,7 @@ func (c *upstreamConn) expect(want string) {
 		}
 		args = append(args, string(b[:size]))
 	}
-	if got := strings.Join(args, " "); got != want {
-		c.t.Fatalf("the upstream got %q, want %q", got, want)
-	}
+	return strings.Join(args, " ")
 }
 
 func (c *upstreamConn) send(reply string) {
@@ -128,7 +134,7 @@ var testCommands = func() *Commands {
 		[]any{"mset", int64(-3), []any{"write"}, int64(1), int64(-1), int64(2)},
 		[]any{"del", int64(-2), []any{"write"}, int64(1), int64(-1), int64(1)},
 		[]any{"blpop", int64(-3), []any{"write", "blocking"}, int64(1), int64(-2), int64(1)},
-		keyless("quit", -1), keyless("flushall", -1), keyless("subscribe", -2), keyless("client", -2, keyless("client|info", 2)),
+		keyless("quit", -1), keyless("flushall", -1), keyless("subscribe", -2), keyless("unsubscribe", -1), keyless("monitor", 1), keyless("reset", 1), keyless("exec", 1), keyless("watch", -2), keyless("client", -2, keyless("client|info", 2)),
 		keyless("hello", -1), keyless("multi", 1), keyless("select", 2), keyless("auth", -2), keyless("migrate", -6),
 		keyless("config", -2, keyless("config|get", -3), keyless("config|set", -4)), keyless("acl", -2, keyless("acl|setuser", -3)),
 	})
@@ -141,6 +147,11 @@ var testCommands = func() *Commands {
 func testMappings(t testing.TB) *mapping.Set {
 	m := mapping.Default()
 	m.Name, m.Key, m.Table = "user", "user:{id}", "users"
+	return mapped(t, m)
+}
+
+// mapped is the mappings with one of the table users.
+func mapped(t testing.TB, m mapping.Config) *mapping.Set {
 	set, findings := mapping.NewSet([]mapping.Config{m}, nil, mapping.Schema{"users": {
 		Schema: "shop", Name: "users", Engine: "InnoDB",
 		Columns: []mapping.Column{
@@ -202,14 +213,28 @@ func newRig(t testing.TB, change func(*Options)) *rig {
 // upstream takes the next connection that the server opens, and greets it.
 func (r *rig) upstream() *upstreamConn {
 	r.t.Helper()
+	c := r.accept()
+	c.expect("PING")
+	c.send("+PONG\r\n")
+	return c
+}
+
+func (r *rig) accept() *upstreamConn {
+	r.t.Helper()
 	conn, err := r.listener.Accept()
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { _ = conn.Close() })
-	c := &upstreamConn{Conn: conn, t: r.t, in: bufio.NewReader(conn)}
-	c.expect("PING")
-	c.send("+PONG\r\n")
+	return &upstreamConn{Conn: conn, t: r.t, in: bufio.NewReader(conn)}
+}
+
+// own takes the connection that a session opens for itself.
+func (r *rig) own() *upstreamConn {
+	r.t.Helper()
+	c := r.upstream()
+	c.expect("CLIENT ID")
+	c.send(":7\r\n")
 	return c
 }
 

@@ -181,9 +181,15 @@ func (s *session) finish(err error) {
 	if s.stream.on {
 		s.mute(true) // a command that did not come to its end has no reply, nor does losing its connection
 	}
-	if s.pinned() && s.lane.private.patient.Load() {
-		// A BLPOP whose client is gone must not take what is pushed next, nor half a command be taken for a whole one.
-		s.unpin(false)
+	if s.pinned() {
+		p := s.lane.private
+		if s.stream.on || p.blocked.Load() > 0 || p.endless.Load() {
+			// A BLPOP whose client is gone must not take what is pushed next, nor half a command be taken for a whole one.
+			s.unpin(false)
+			s.hear(nil, nil, false) // nor does the rest of a message come
+		} else {
+			p.patient.Store(false)
+		}
 	}
 	s.settle()
 	s.endStream()
@@ -446,7 +452,7 @@ func (s *session) arrive() {
 func (s *session) settle() {
 	s.submit()
 	if s.answered.Load() < s.owed || s.lane.private != nil {
-		s.await(func() bool { return s.answered.Load() >= s.owed && !s.open })
+		s.await(func() bool { return s.answered.Load() >= s.owed && s.rest == nil })
 	}
 }
 

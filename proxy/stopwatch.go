@@ -65,7 +65,7 @@ func (s *session) asked() int64 {
 
 // clocked is called with every command that was dispatched; before is what was asked for before it.
 func (s *session) clocked(c *command, req request, before int64) {
-	timed := c != &unknown && c.name != "KEYROW" && !(s.pinned() && s.lane.private.patient.Load()) && !s.srv.slow.off()
+	timed := c != &unknown && c.name != "KEYROW" && !(s.pinned() && s.lane.private.leisurely()) && !s.srv.slow.off()
 	switch asked := s.asked(); {
 	case asked > before && s.placed.Load() < asked:
 		if timed {

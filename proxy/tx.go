@@ -70,6 +70,7 @@ func (s *session) multi(_ *command, req request) {
 		s.forward(req) // Redis refuses it
 		return
 	}
+	s.reassure()
 	t := &tx{db: s.key.db, key: s.key}
 	s.pin.tx = t
 	s.pinnedFor(pinTransaction)

@@ -90,7 +90,7 @@ func (p *peer) read(b *strings.Builder) error {
 		if n >= 0 {
 			_, err = io.CopyN(b, p.in, int64(n)+2)
 		}
-	case '*', '~', '%':
+	case '*', '~', '%', '>':
 		if line[0] == '%' {
 			n *= 2
 		}
