@@ -138,9 +138,12 @@ var testCommands = func() *Commands {
 	return c
 }()
 
-func testMappings(t testing.TB) *mapping.Set {
+func testMappings(t testing.TB, change ...func(*mapping.Config)) *mapping.Set {
 	m := mapping.Default()
 	m.Name, m.Key, m.Table = "user", "user:{id}", "users"
+	for _, change := range change {
+		change(&m)
+	}
 	set, findings := mapping.NewSet([]mapping.Config{m}, nil, mapping.Schema{"users": {
 		Schema: "shop", Name: "users", Engine: "InnoDB",
 		Columns: []mapping.Column{
