@@ -151,15 +151,17 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 	for {
 		start := time.Now()
 		items, err := o.read(ctx)
-		if err != nil || len(items) == 0 {
+		if err != nil {
+			o.less(o.size)
 			return deferring, err
+		}
+		if len(items) == 0 {
+			return deferring, nil
 		}
 		o.f.hook(HookRead)
 		o.f.stats.batches.Add(1)
 		if err := o.batch(ctx, items); err != nil {
-			// Less at a time: it may be that the batch takes too long, or that one row of it is locked. By a quarter,
-			// since each time a locked row has to be waited for.
-			o.size = max(1, min(o.size, len(items))/4)
+			o.less(len(items))
 			return 0, err
 		}
 		o.f.flushed(len(items), time.Since(start))
@@ -172,6 +174,10 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 		o.size = o.nextSize(items, time.Since(start))
 	}
 }
+
+// less has fewer marks read for the batch behind one that failed with n keys: it may be that it takes too long, or that one
+// row of it is locked. They are a quarter, since each time a locked row has to be waited for.
+func (o *owner) less(n int) { o.size = max(1, min(o.size, n)/4) }
 
 // nextSize is how many marks to read for the batch behind one that went well.
 func (o *owner) nextSize(items []*item, took time.Duration) int {
