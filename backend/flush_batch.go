@@ -151,15 +151,17 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 	for {
 		start := time.Now()
 		items, err := o.read(ctx)
-		if err != nil || len(items) == 0 {
+		if err != nil {
+			o.less(o.size)
 			return deferring, err
+		}
+		if len(items) == 0 {
+			return deferring, nil
 		}
 		o.f.hook(HookRead)
 		o.f.stats.batches.Add(1)
 		if err := o.batch(ctx, items); err != nil {
-			// Less at a time: it may be that the batch takes too long, or that one row of it is locked. By a quarter,
-			// since each time a locked row has to be waited for.
-			o.size = max(1, min(o.size, len(items))/4)
+			o.less(len(items))
 			return 0, err
 		}
 		o.f.flushed(len(items), time.Since(start))
@@ -172,6 +174,10 @@ func (o *owner) flush(ctx context.Context) (deferring time.Duration, err error) 
 		o.size = o.nextSize(items, time.Since(start))
 	}
 }
+
+// less has fewer marks read for the batch behind one that failed with n keys: it may be that it takes too long, or that one
+// row of it is locked. They are a quarter, since each time a locked row has to be waited for.
+func (o *owner) less(n int) { o.size = max(1, min(o.size, n)/4) }
 
 // nextSize is how many marks to read for the batch behind one that went well.
 func (o *owner) nextSize(items []*item, took time.Duration) int {
@@ -197,6 +203,11 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 	}
 	set := o.f.mappings()
 	items := decodeAll(entries, set)
+	if more, err := o.maybes(ctx, items, entries); err != nil {
+		return nil, err
+	} else if more {
+		items = decodeAll(entries, set)
+	}
 	if slices.ContainsFunc(items, func(it *item) bool { return it.strange }) {
 		// It may be that another process knows a column already that this one does not.
 		if err := o.f.look(ctx); err != nil {
@@ -209,7 +220,34 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 	return items, nil
 }
 
-// marked returns the keys of the oldest marks, each once, as batch.lua does.
+// maybes looks for the '?' of written keys whose images are not whole. One that a script left so says something else than
+// one from before a column, and its mark may be further back than those of the batch. It reports whether it has noted any.
+func (o *owner) maybes(ctx context.Context, items []*item, entries []any) (found bool, err error) {
+	var places []int
+	var marks []string
+	for i, it := range items {
+		if it.flags == markedWritten && it.m != nil && it.m.Kind == mapping.KindJSON && slices.Contains(it.row, mapping.Unchanged) {
+			places, marks = append(places, i), append(marks, string(mapping.MarkMaybe)+it.key)
+		}
+	}
+	for at := 0; at < len(marks); at += scriptKeys {
+		start := time.Now()
+		scores, err := o.f.rdb.ZMScore(ctx, o.keys.flushing, marks[at:min(len(marks), at+scriptKeys)]...).Result()
+		o.inRedis += time.Since(start)
+		if err != nil {
+			return false, fmt.Errorf("redis: %w", err)
+		}
+		for i, score := range scores {
+			if score != 0 {
+				entries[3*places[at+i]+1], found = int64(markedWritten|markedMaybe), true
+			}
+		}
+	}
+	return found, nil
+}
+
+// marked returns the keys of the oldest marks, each once, as batch.lua does. Of a string that was written it tells the '?'
+// only if that is among these marks, too.
 //
 // Nearly all of them were written and are strings. MGET reads those at half of what a script costs Redis; batch.lua looks
 // at the others. It does not matter that MGET asks nobody whether the partition is still ours. If it is not, then MySQL has
@@ -217,6 +255,7 @@ func (o *owner) read(ctx context.Context) ([]*item, error) {
 // commit. The marks are read before the images, so an image is at or past the marks of its key.
 func (o *owner) marked(ctx context.Context) (entries []any, err error) {
 	seen := make(map[string]bool, min(o.size, scriptKeys))
+	maybe := make(map[string]bool)
 	bytes := 0
 	for at := 0; at < o.size && bytes < batchBytes; at += scriptKeys {
 		start := time.Now()
@@ -230,6 +269,9 @@ func (o *owner) marked(ctx context.Context) (entries []any, err error) {
 			key := mark[1:]
 			switch {
 			case seen[key]: // the marks of a key need not stand beside each other
+				if mark[0] == mapping.MarkMaybe {
+					maybe[key] = true
+				}
 				continue
 			case mark[0] == mapping.MarkWritten:
 				written = append(written, key)
@@ -277,6 +319,11 @@ func (o *owner) marked(ctx context.Context) (entries []any, err error) {
 		}
 		if len(marks) < scriptKeys {
 			break
+		}
+	}
+	for i := 0; i < len(entries) && len(maybe) > 0; i += 3 {
+		if maybe[entries[i].(string)] {
+			entries[i+1] = entries[i+1].(int64) | markedMaybe
 		}
 	}
 	return entries, nil

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -208,6 +209,31 @@ func TestFlushCoalesces(t *testing.T) {
 	}
 }
 
+// A script wrote an image over one that a client had written, and both wait: what it left out is left to MySQL, wherever the
+// two marks are. If they are read together, an image that is not what a reader would make of the row goes, too.
+func TestFlushOfScriptBehindWrite(t *testing.T) {
+	note := mapping.Default()
+	note.Name, note.Key, note.Table = "note", "note:{id}", "notes"
+	for batch, gone := range map[int]int64{1: 1, 256: 2} {
+		fl := newFlushing(t, flushSetup{
+			tables:   "CREATE TABLE notes (id INT PRIMARY KEY, title VARCHAR(20), text VARCHAR(20)); INSERT INTO notes VALUES (1, 'old', 'old')",
+			mappings: []mapping.Config{note},
+			journal:  func(c *JournalConfig) { c.Batch, c.Partitions = batch, 1 },
+		})
+		for id, script := range []string{`{"title":"script"}`, `{"text":"script","title":"script"}`} {
+			key := fmt.Sprintf("note:%d", id+1)
+			fl.write(key, fmt.Sprintf(`{"id":%d,"title":"new","text":"new"}`, id+1), -1)
+			fl.write(key, script, -1)
+			fl.mark("?", key)
+		}
+		fl.drained(fl.start())
+		fl.want("SELECT GROUP_CONCAT(title, ' ', COALESCE(text, 'NULL') ORDER BY id) FROM notes", "script NULL,script script")
+		if n := 2 - fl.rdb.Exists(t.Context(), "note:1", "note:2").Val(); n < gone {
+			t.Errorf("batches of %d: %d images of a script are gone, want %d", batch, n, gone)
+		}
+	}
+}
+
 func TestFlushArmsResidency(t *testing.T) {
 	forever := accountsMapping()
 	forever.Name, forever.Key, forever.TTL = "forever", "forever:{id}", 0
@@ -364,6 +390,50 @@ func TestFlushGrows(t *testing.T) {
 	if s := p.Snapshot(); s.Batches >= n/batch || s.Rows != n {
 		t.Errorf("%d rows went in %d batches", s.Rows, s.Batches)
 	}
+}
+
+// slowly has Redis take too long for more than so many bytes of a reply to MGET.
+type slowly int
+
+func (slowly) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (slowly) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (most slowly) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		if images, ok := cmd.(*redis.SliceCmd); ok && cmd.Name() == "mget" {
+			n := 0
+			for _, image := range images.Val() {
+				n += imageSize(image)
+			}
+			if n > int(most) {
+				err = os.ErrDeadlineExceeded
+				cmd.SetErr(err)
+			}
+		}
+		return err
+	}
+}
+
+// Images that Redis cannot return together within its timeout are read in smaller batches.
+func TestFlushReadsLess(t *testing.T) {
+	doc := mapping.Default()
+	doc.Name, doc.Key, doc.Table = "doc", "doc:{id}", "docs"
+	fl := newFlushing(t, flushSetup{
+		tables:   "CREATE TABLE docs (id INT PRIMARY KEY, text LONGTEXT)",
+		mappings: []mapping.Config{doc},
+		journal:  func(c *JournalConfig) { c.Partitions = 1 },
+	})
+	const docs, size = 40, 100 << 10
+	fl.rdb.AddHook(slowly(16 * size))
+	for id := range docs {
+		fl.write(fmt.Sprintf("doc:%d", id), fmt.Sprintf(`{"id":%d,"text":%q}`, id, strings.Repeat("x", size-100)), -1)
+	}
+	fl.drained(fl.start())
+	fl.want("SELECT COUNT(*) FROM docs", strconv.Itoa(docs))
 }
 
 // What the next batch has depends on how the last one went.

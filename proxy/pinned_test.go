@@ -146,20 +146,12 @@ func TestLostWithinPush(t *testing.T) {
 	c.expect("$1\r\nx\r\n$1\r\ny\r\n")
 }
 
-type testReplicas struct{ awaited chan func(error) }
-
-func (a *testReplicas) Await(_ mapping.Durability, _ string, _ int, done func(error)) {
-	a.awaited <- done
-}
-
 // Which primary is at the other end of a client's own connection is asked again where that is no part of a transaction.
 func TestDoubtIsNoPartOfTransaction(t *testing.T) {
-	replicas := &testReplicas{make(chan func(error), 1)}
+	replicas := make(testReplicas, 1)
 	r := newRig(t, func(o *Options) {
-		m := mapping.Default()
-		m.Name, m.Key, m.Table, m.Delete = "user", "user:{id}", "users", "row"
-		m.Durability, m.Replicas = "replicas", 1
-		o.Mappings, o.Replicas = mapped(t, m), replicas
+		o.Replicas = replicas
+		o.Mappings = testMappings(t, func(m *mapping.Config) { m.Delete, m.Durability, m.Replicas = "row", "replicas", 1 })
 	})
 	told := func(c *upstreamConn) {
 		t.Helper()
@@ -178,7 +170,7 @@ func TestDoubtIsNoPartOfTransaction(t *testing.T) {
 	told(r.upstream()) // whether the client may know
 	own.command("the script of DEL")
 	own.send("*2\r\n:1\r\n:1\r\n")
-	done := <-replicas.awaited
+	done := <-replicas
 	own.expect("MULTI")
 	own.send("+OK\r\n")
 	done(mapping.ErrOtherPrimary)

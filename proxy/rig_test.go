@@ -144,14 +144,12 @@ var testCommands = func() *Commands {
 	return c
 }()
 
-func testMappings(t testing.TB) *mapping.Set {
+func testMappings(t testing.TB, change ...func(*mapping.Config)) *mapping.Set {
 	m := mapping.Default()
 	m.Name, m.Key, m.Table = "user", "user:{id}", "users"
-	return mapped(t, m)
-}
-
-// mapped is the mappings with one of the table users.
-func mapped(t testing.TB, m mapping.Config) *mapping.Set {
+	for _, change := range change {
+		change(&m)
+	}
 	set, findings := mapping.NewSet([]mapping.Config{m}, nil, mapping.Schema{"users": {
 		Schema: "shop", Name: "users", Engine: "InnoDB",
 		Columns: []mapping.Column{
