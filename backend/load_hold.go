@@ -209,7 +209,7 @@ func parkedDeletion(entry any) bool {
 }
 
 // fill caches what was read under the leases and says of which reads it is cached now, or an image was there instead, as
-// runFill does. The rest, and everything if any lease was taken away, is for the script.
+// runFill does. The rest is for the script.
 //
 //	MULTI
 //	SET image value NX PX ttl   for each key
@@ -243,25 +243,21 @@ func (h *hold) fill(m *mapping.Mapping, reads []*read) (done []filling, rest []*
 	}
 	pipe.Do(l.ctx, aux...)
 	exec := pipe.Do(l.ctx, "exec")
-	_, err := pipe.Exec(l.ctx)
-	h.open = err != nil && !isRedisError(err) && !errors.Is(err, redis.Nil)
-	if h.open {
-		err = fromRedis(err, "nothing was read")
-		for _, r := range sets {
-			done = append(done, filling{r, "", err})
-		}
-		return done, rest
-	}
+	_, _ = pipe.Exec(l.ctx)
+	err := exec.Err()
+	h.open = err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "EXECABORT")
 	stored, _ := exec.Val().([]any)
 	if len(stored) != len(sets)+1 {
-		return nil, reads // a lease was taken away, or there is no memory
+		// A lease was taken away, there is no memory, or the connection was cut while MySQL was read. If EXEC was run
+		// all the same, the script finds the leases gone, and acquire what is there instead.
+		return nil, reads
 	}
 	for i, r := range sets {
 		result := "LOST"
 		if stored[i] == "OK" {
 			result = "FILLED"
 		}
-		done = append(done, filling{r, result, nil})
+		done = append(done, filling{r, result})
 	}
 	return done, rest
 }
@@ -270,16 +266,17 @@ func (h *hold) fill(m *mapping.Mapping, reads []*read) (done []filling, rest []*
 type filling struct {
 	*read
 	result string
-	err    error
 }
 
 // end gives the connection back, on which nothing is watched any more.
 func (h *hold) end() {
 	if h.open {
-		// Close cancels l.ctx, and who has the connection next must not be hindered all the same. One that does not
-		// answer is not used again.
+		// Close cancels l.ctx, and who has the connection next must not be hindered all the same: if Redis does not
+		// unwatch now, it has to close it. A connection that does not answer is not used again anyway.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(h.l.ctx), releaseTimeout)
-		h.conn.Do(ctx, "unwatch")
+		if isRedisError(h.conn.Do(ctx, "unwatch").Err()) {
+			h.conn.Do(ctx, "quit")
+		}
 		cancel()
 	}
 	_ = h.conn.Close()

@@ -73,6 +73,17 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// A connection that is cut while MySQL is read, for idleness say, costs nobody an answer.
+func TestHoldCut(t *testing.T) {
+	lg := users(t, loaderSetup{})
+	lg.on(HookSelected, func() { lg.redis.Do("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes") })
+	lg.want("user:1", user(1))
+	lg.inRedis("user:1", user(1))
+	if n := lg.rdb.Exists(t.Context(), lg.aux("user:1")).Val(); n != 0 {
+		t.Error("the lease is left over")
+	}
+}
+
 // With something in the journal it is looked at: rows that are deleted are not read, and what is cached is not read again.
 func TestHoldBesideJournal(t *testing.T) {
 	lg := users(t, loaderSetup{})

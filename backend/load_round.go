@@ -286,7 +286,7 @@ func (l *Loader) runFill(m *mapping.Mapping, h *hold, reads []*read, early bool,
 	}
 	l.hook(HookFilled)
 	for _, f := range done {
-		filled(f.read, f.result, nil, f.err)
+		filled(f.read, f.result, nil, nil)
 	}
 	for _, c := range calls {
 		for i, r := range reads[:len(c.keys)] {
