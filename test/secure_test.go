@@ -113,6 +113,8 @@ func TestSecureOnBothSides(t *testing.T) {
 	// Redis comes back, and the lanes with it.
 	r.Restart() // without what it held
 	harness.Until(t, "redis is reached again", func() bool { return c.Get(t.Context(), "plain").Err() == redis.Nil })
+	// keyrow's own connections follow within a second.
+	harness.Until(t, "rows are read again", func() bool { return c.Get(t.Context(), "user:999").Err() == redis.Nil })
 	through(t, c, k, "Eve")
 
 	// The certificate is renewed.
