@@ -169,28 +169,38 @@ func (h *hold) look(loads []*load, acquired acquired) error {
 	if _, err := pipe.Exec(l.ctx); err != nil && !errors.Is(err, redis.Nil) && !isRedisError(err) {
 		return fromRedis(err, "nothing was read")
 	}
+	type finding struct {
+		ld     *load
+		result string
+		image  []byte
+		err    error
+	}
+	var found []finding
 	var spare []string
 	for p, some := range byPartition {
-		// Giving a lease back ends what is watched too, and so leaves the fill to the script.
 		for n, i := range some {
 			ld, m := loads[i], marked[p]
+			f := finding{ld: ld, result: "GRANTED"}
 			image, err := images[i].Text()
 			switch {
 			case err == nil:
-				acquired(ld, "HIT", []byte(image), nil)
+				f.result, f.image = "HIT", []byte(image)
 			case !errors.Is(err, redis.Nil):
-				acquired(ld, "", nil, fromRedis(err, "nothing was read"))
+				f.err = fromRedis(err, "nothing was read")
 			case nth(m.dirty, n) != nil || nth(m.flushing, n) != nil || parkedDeletion(nth(m.parked, n)):
-				acquired(ld, "GONE", nil, nil)
-			default:
-				acquired(ld, "GRANTED", nil, nil)
-				continue
+				f.result = "GONE"
 			}
-			delete(h.watched, ld)
-			spare = append(spare, ld.name)
+			if found = append(found, f); f.result != "GRANTED" || f.err != nil {
+				delete(h.watched, ld)
+				spare = append(spare, ld.name)
+			}
 		}
 	}
+	// Before anybody is answered. It ends what is watched too, and so leaves the fill to the script.
 	l.giveBack(h.token, spare)
+	for _, f := range found {
+		acquired(f.ld, f.result, f.image, f.err)
+	}
 	return nil
 }
 
