@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -91,7 +92,10 @@ func (h *hold) acquire(loads []*load, lease time.Duration, acquired acquired) (r
 	mget := pipe.Do(l.ctx, append([]any{"mget"}, aux[1:]...)...)
 	h.open = true
 	if _, err := pipe.Exec(l.ctx); err != nil {
-		return loads, h.refused(err, loads)
+		if isRedisError(err) && !redis.HasErrorPrefix(exec.Err(), "EXECABORT") {
+			l.giveBack(h.token, keysOf(loads)) // the leases may have been taken all the same, or outside of a transaction
+		}
+		return loads, h.refused(err)
 	}
 
 	taken, _ := exec.Val().([]any)
@@ -122,20 +126,21 @@ func (h *hold) acquire(loads []*load, lease time.Duration, acquired acquired) (r
 
 // refused passes on an error of the connection. One of Redis's is for the scripts to tell in their words: that there is no
 // memory, say.
-func (h *hold) refused(err error, loads []*load) error {
+func (h *hold) refused(err error) error {
 	if !isRedisError(err) && !errors.Is(err, redis.Nil) {
 		return fromRedis(err, "nothing was read")
 	}
 	if strings.Contains(err.Error(), "NOPERM") { // of EXEC it is why the transaction is discarded
 		h.l.holds.denied.Store(true)
-		// Some of it may have been run outside of a transaction.
-		var keys []string
-		for _, ld := range loads {
-			keys = append(keys, ld.name)
-		}
-		h.l.giveBack(h.token, keys)
 	}
 	return nil
+}
+
+func keysOf(loads []*load) (keys []string) {
+	for _, ld := range loads {
+		keys = append(keys, ld.name)
+	}
+	return keys
 }
 
 // look tells of keys whose leases were taken what else there is of them, and gives back the leases of those that need not
@@ -150,8 +155,7 @@ func (h *hold) look(loads []*load, acquired acquired) error {
 		p := l.journal.Partition(ld.key)
 		byPartition[p] = append(byPartition[p], i)
 	}
-	type marks struct{ dirty, flushing, parked *redis.Cmd }
-	marked := make([]marks, len(l.sets))
+	marked := make([]journalMarks, len(l.sets))
 	for p, some := range byPartition {
 		if len(some) == 0 {
 			continue
@@ -187,6 +191,8 @@ func (h *hold) look(loads []*load, acquired acquired) error {
 				f.result, f.image = "HIT", []byte(image)
 			case !errors.Is(err, redis.Nil):
 				f.err = fromRedis(err, "nothing was read")
+			case m.err() != nil: // what is deleted is not known
+				f.err = fromRedis(m.err(), "nothing was read")
 			case nth(m.dirty, n) != nil || nth(m.flushing, n) != nil || parkedDeletion(nth(m.parked, n)):
 				f.result = "GONE"
 			}
@@ -203,6 +209,11 @@ func (h *hold) look(loads []*load, acquired acquired) error {
 	}
 	return nil
 }
+
+// journalMarks is what the journal of one partition has of keys: their deletions, and what is parked of them.
+type journalMarks struct{ dirty, flushing, parked *redis.Cmd }
+
+func (m journalMarks) err() error { return cmp.Or(m.dirty.Err(), m.flushing.Err(), m.parked.Err()) }
 
 // nth is the n-th of what Redis answered.
 func nth(c *redis.Cmd, n int) any {

@@ -116,6 +116,19 @@ func TestHoldBesideJournal(t *testing.T) {
 	}
 }
 
+// If Redis does not tell what is deleted, nothing is read from MySQL, where the row may still be.
+func TestHoldJournalUnread(t *testing.T) {
+	for _, command := range []string{"zmscore", "hmget"} {
+		lg := users(t, loaderSetup{})
+		lg.remove("user:1")
+		lg.redis.Do("ACL", "SETUSER", "default", "-"+command)
+		if got := lg.load("user:1"); got.err == nil || !strings.Contains(got.err.Error(), "NOPERM") {
+			t.Errorf("without %s: %v", command, got)
+		}
+		lg.inRedis("user:1", "")
+	}
+}
+
 // Without the rights to it nothing is held, and no reader waits for a lease that was taken on the way.
 func TestHoldDenied(t *testing.T) {
 	for _, command := range []string{"multi", "exec", "watch"} {

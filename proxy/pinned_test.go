@@ -2,10 +2,10 @@ package proxy
 
 import (
 	"net"
-	"runtime"
 	"testing"
 
 	"keyrow/mapping"
+	"keyrow/test/harness"
 )
 
 // Once nothing is subscribed any more an array is a reply, whatever stands in it.
@@ -100,9 +100,8 @@ func TestReplyBehindHalfMessage(t *testing.T) {
 	c.expect(half)
 	shared.send("+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*4\r\n+OK\r\n:0\r\n:1\r\n:0\r\n")
 	s := r.srv.client(func(*session) bool { return true })
-	for s.answered.Load() < 2 { // what keyrow answers by itself does not count
-		runtime.Gosched()
-	}
+	// What keyrow answers by itself does not count.
+	harness.Until(t, "the reply to SET is delivered", func() bool { return s.answered.Load() == 2 })
 	own.send("cd\r\n" + half)
 	c.expect("cd\r\n" + half)
 	own.send("ef\r\n")
@@ -207,11 +206,11 @@ func TestEndBehindBlocking(t *testing.T) {
 	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
 	}
-	for waiting := false; !waiting && !s.gone.Load(); runtime.Gosched() {
+	harness.Until(t, "the session waits, or is gone", func() bool {
 		s.mu.Lock()
-		waiting = s.waiting
-		s.mu.Unlock()
-	}
+		defer s.mu.Unlock()
+		return s.waiting || s.gone.Load()
+	})
 	own.send(":1\r\n")
 	c.expect(":1\r\n")
 	c.ended()
